@@ -1,0 +1,24 @@
+"""What every test may ask for: the real images, where this machine has them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Function from the name of a real data set to its folder; skips the test where it is absent."""
+    root = Path(os.environ.get("DWARF_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+    def folder(name: str) -> Path:
+        path = root / name
+        if not path.is_dir():
+            pytest.skip(f"real data {name} is absent: no {path} (set DWARF_TEST_DATA)")
+        return path
+
+    return folder
