@@ -96,6 +96,128 @@ def velocities_between(points: np.ndarray, points_next: np.ndarray, dt: float) -
     return (points_next - points) * np.float32(1.0 / dt)
 
 
+def rigid_scene_flow(
+    disparity: np.ndarray, camera: StereoCamera, motion: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image motion of a scene that stands still while the camera moves.
+
+    Args:
+        disparity: at the reference's time, px, H x W; NaN where unknown.
+        camera: the pair it was measured with.
+        motion: 4x4 rigid motion of points from the reference's camera frame to the other's, as of `camera_motion`.
+
+    Returns:
+        flow: float32 H x W x 2, px, and disparity_next: float32 H x W, px, as in `SceneFlow`; NaN where the disparity
+            is unknown or the point ends behind the camera.
+    """
+    points = points_from_depth(depth_from_disparity(disparity, camera), camera)
+    moved = points @ motion[:3, :3].T.astype(np.float32) + motion[:3, 3].astype(np.float32)
+    x, y, depth = moved[..., 0], moved[..., 1], moved[..., 2]
+    depth = np.where(depth > 0, depth, np.float32(np.nan))
+    rows, columns = _pixel_grid(disparity.shape)
+    flow = np.empty((*disparity.shape, 2), dtype=np.float32)
+    flow[..., 0] = camera.fx * x / depth + camera.cx - columns
+    flow[..., 1] = camera.fy * y / depth + camera.cy - rows
+    return flow, disparity_from_depth(depth, camera).astype(np.float32)
+
+
+def camera_motion(scene_flow: SceneFlow) -> np.ndarray:
+    """Motion of the camera against the scene, taken from the motion that most pixels agree on.
+
+    Gauss-Newton on the image residuals (flow and next disparity, px) of a sample of the valid pixels, with
+    Geman-McClure weights, so that what moves on its own has no say as long as it is the smaller part.
+
+    Returns:
+        float64 4x4 rigid motion that takes points, m, of the reference's camera frame to the other's camera frame, if
+        they stand still.
+
+    Raises:
+        InputError: the scene flow has no camera, or fewer than 16 valid pixels.
+    """
+    camera = _camera_of(scene_flow)
+    depth = depth_from_disparity(scene_flow.disparity, camera)
+    rows, columns = np.nonzero(scene_flow.valid & np.isfinite(depth))
+    if rows.size < 16:
+        raise InputError(
+            f"scene flow: {rows.size} valid pixels, expected at least 16 for the camera's motion"
+        )
+    step = max(1, rows.size // 8000)
+    rows, columns = rows[::step], columns[::step]
+    points = back_project(columns, rows, depth[rows, columns], camera).astype(np.float64)
+    seen = np.column_stack(
+        [
+            columns + scene_flow.flow[rows, columns, 0],
+            rows + scene_flow.flow[rows, columns, 1],
+            scene_flow.disparity_next[rows, columns],
+        ]
+    ).astype(np.float64)
+    motion = np.eye(4)
+    for _ in range(30):
+        moved = points @ motion[:3, :3].T + motion[:3, 3]
+        ahead = moved[:, 2] > 1e-3
+        x, y, z = moved[ahead].T
+        residual = seen[ahead] - np.column_stack(
+            [
+                camera.fx * x / z + camera.cx,
+                camera.fy * y / z + camera.cy,
+                disparity_from_depth(z, camera),
+            ]
+        )
+        length = np.linalg.norm(residual, axis=1)
+        scale = max(0.1, 2.0 * float(np.median(length)))
+        weight = 1.0 / (1.0 + (length / scale) ** 2) ** 2
+        # Columns: translation along x, y, z, then rotation about x, y, z.
+        zero, one = np.zeros_like(z), np.ones_like(z)
+        jacobian = np.stack(
+            [
+                np.stack([one, zero, -x / z, -x * y / z, z + x * x / z, -y], axis=1),
+                np.stack([zero, one, -y / z, -z - y * y / z, x * y / z, x], axis=1),
+                np.stack([zero, zero, -one / z, -y / z, x / z, zero], axis=1),
+            ],
+            axis=1,
+        )
+        gains = np.array([camera.fx, camera.fy, camera.fx * camera.baseline])
+        jacobian *= gains[:, None] / z[:, None, None]
+        normal = np.einsum("nri,nrj,n->ij", jacobian, jacobian, weight, optimize=True)
+        gradient = np.einsum("nri,nr,n->i", jacobian, residual, weight, optimize=True)
+        # The damping only matters where the scene leaves a motion open, as a single distant wall does.
+        step_taken = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), gradient)
+        motion = _rigid_motion(step_taken[3:], step_taken[:3]) @ motion
+        if np.abs(step_taken).max() < 1e-7:
+            break
+    return motion
+
+
+def velocities_over_ground(scene_flow: SceneFlow, motion: np.ndarray) -> np.ndarray:
+    """Velocity of every pixel's surface point against the still scene, forward in time.
+
+    Args:
+        scene_flow: with a camera.
+        motion: the camera's, as of `camera_motion`.
+
+    Returns:
+        float32 H x W x 3, m/s, along the axes of the reference's camera frame; NaN where the scene flow is not valid.
+
+    Raises:
+        InputError: the scene flow has no camera, or dt is 0.
+    """
+    points, points_next = scene_flow_points(scene_flow)
+    back = np.linalg.inv(motion).astype(np.float32)
+    return velocities_between(points, points_next @ back[:3, :3].T + back[:3, 3], scene_flow.dt)
+
+
+def _rigid_motion(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """4x4 motion of a rotation vector, rad, and a translation, m (Rodrigues' formula)."""
+    motion = np.eye(4)
+    motion[:3, 3] = translation
+    angle = float(np.linalg.norm(rotation))
+    if angle > 0:
+        x, y, z = rotation / angle
+        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        motion[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return motion
+
+
 def _camera_of(scene_flow: SceneFlow) -> StereoCamera:
     if scene_flow.camera is None:
         raise InputError("scene flow: no camera, expected a calibration to compute 3D points")
