@@ -1,0 +1,1 @@
+"""The live side: the only room that knows ROS 2."""

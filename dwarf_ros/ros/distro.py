@@ -1,0 +1,236 @@
+"""What differs between ROS 2 from apt and from the package index: the one place that knows which packages are missing.
+
+cv_bridge, sensor_msgs_py and message_filters come with every apt installation of ROS 2 and are used where they are and work;
+the package index does not have them, and the stand-ins here offer the same calls, no more of them than this package makes.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dwarf_ros.share import share_directory
+from dwarf_ros.types import InputError
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+_log = logging.getLogger(__name__)
+
+
+def prepare_environment() -> None:
+    """Make this process ready for `rclpy.init`: call it first in every command that talks ROS.
+
+    Fast DDS gets a profile under which images fit into shared memory (config/fastdds.xml), unless the user named one in the
+    environment (`PROFILE_VARIABLES`).
+
+    Raises:
+        InputError: rclpy cannot be imported, or the package's own files are not installed.
+    """
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        try:
+            profile = share_directory() / "config" / "fastdds.xml"
+        except FileNotFoundError as error:
+            raise InputError(str(error)) from None
+        for name in PROFILE_VARIABLES:
+            os.environ[name] = str(profile)
+    try:
+        importlib.import_module("rclpy")
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"ROS 2: rclpy cannot be imported ({reason}), expected a sourced ROS 2 "
+            "(source /opt/ros/$ROS_DISTRO/setup.bash) or its wheels (pip install 'dwarf_ros[ros]')"
+        ) from None
+
+
+class CvBridgeError(TypeError):
+    """A message or an array that the stand-in for cv_bridge does not convert."""
+
+
+class CvBridge:
+    """Stand-in for cv_bridge.CvBridge: images to arrays and back, without colour conversion."""
+
+    def imgmsg_to_cv2(self, img_msg: Any, desired_encoding: str = "passthrough") -> np.ndarray:
+        """Pixels of an Image message, H x W [x C], in the message's own encoding and this machine's byte order.
+
+        Raises:
+            CvBridgeError: an encoding that is unknown, or any but "passthrough" desired.
+            TypeError: less data than the height and step say.
+        """
+        if desired_encoding != "passthrough":
+            raise CvBridgeError(f"encoding {desired_encoding!r} desired, expected 'passthrough'")
+        dtype, channels = _pixel_layout(img_msg.encoding)
+        wire = dtype.newbyteorder(">" if img_msg.is_bigendian else "<")
+        shape: tuple[int, ...] = (img_msg.height, img_msg.width)
+        strides: tuple[int, ...] = (img_msg.step, dtype.itemsize * channels)
+        if channels > 1:
+            shape, strides = (*shape, channels), (*strides, dtype.itemsize)
+        pixels = np.ndarray(shape, wire, buffer=img_msg.data, strides=strides)
+        return np.ascontiguousarray(pixels.astype(dtype, copy=False))
+
+    def cv2_to_imgmsg(
+        self, cvim: np.ndarray, encoding: str = "passthrough", header: Any = None
+    ) -> Any:
+        """Image message of an array, H x W [x C].
+
+        Raises:
+            CvBridgeError: the encoding is unknown or says other pixels than the array has.
+        """
+        from sensor_msgs.msg import Image
+
+        channels = cvim.shape[2] if cvim.ndim == 3 else 1
+        own = f"{_DEPTH_NAMES.get(cvim.dtype.name, cvim.dtype.name)}C{channels}"
+        if encoding == "passthrough":
+            encoding = own
+        if _pixel_layout(encoding) != (cvim.dtype, channels):
+            raise CvBridgeError(f"encoding {encoding!r} given for an image of type {own}")
+        message = Image(height=cvim.shape[0], width=cvim.shape[1], encoding=encoding)
+        if header is not None:
+            message.header = header
+        message.is_bigendian = int(sys.byteorder == "big")
+        message.step = cvim.shape[1] * channels * cvim.dtype.itemsize
+        message.data = array.array("B", cvim.tobytes())
+        return message
+
+
+_DEPTH_NAMES = {
+    "uint8": "8U",
+    "int8": "8S",
+    "uint16": "16U",
+    "int16": "16S",
+    "int32": "32S",
+    "float32": "32F",
+    "float64": "64F",
+}
+_NAMED_ENCODINGS = {
+    "mono8": ("uint8", 1),
+    "mono16": ("uint16", 1),
+    **{f"{order}8": ("uint8", len(order)) for order in ("rgb", "bgr", "rgba", "bgra")},
+    **{f"{order}16": ("uint16", len(order)) for order in ("rgb", "bgr", "rgba", "bgra")},
+    **{f"bayer_{tile}8": ("uint8", 1) for tile in ("rggb", "bggr", "gbrg", "grbg")},
+    **{f"bayer_{tile}16": ("uint16", 1) for tile in ("rggb", "bggr", "gbrg", "grbg")},
+}
+_TYPE_ENCODINGS = {
+    f"{depth}C{channels}": (name, channels)
+    for name, depth in _DEPTH_NAMES.items()
+    for channels in (1, 2, 3, 4)
+}
+
+
+def _pixel_layout(encoding: str) -> tuple[np.dtype, int]:
+    """Dtype and number of channels of an encoding of sensor_msgs/image_encodings.hpp."""
+    layout = _NAMED_ENCODINGS.get(encoding) or _TYPE_ENCODINGS.get(encoding)
+    if layout is None:
+        raise CvBridgeError(f"encoding {encoding!r} is unknown")
+    return np.dtype(layout[0]), layout[1]
+
+
+def create_cloud(
+    header: Any, fields: Sequence[Any], points: np.ndarray, point_step: int | None = None
+) -> Any:
+    """Stand-in for sensor_msgs_py.point_cloud2.create_cloud: an unorganised cloud of a flat structured array.
+
+    Raises:
+        AssertionError: the array's dtype is not what the fields say.
+    """
+    from sensor_msgs.msg import PointCloud2
+
+    layout = np.dtype(
+        {
+            "names": [field.name for field in fields],
+            "formats": [_POINT_FORMATS[field.datatype] for field in fields],
+            "offsets": [field.offset for field in fields],
+            **({} if point_step is None else {"itemsize": point_step}),
+        }
+    )
+    assert points.dtype == layout, f"points are {points.dtype}, the fields say {layout}"
+    cloud = PointCloud2(
+        header=header,
+        height=1,
+        width=points.shape[0],
+        is_dense=False,
+        is_bigendian=sys.byteorder != "little",
+        fields=fields,
+        point_step=points.dtype.itemsize,
+        row_step=points.dtype.itemsize * points.shape[0],
+    )
+    data = array.array("B")
+    data.frombytes(memoryview(points).cast("B"))
+    cloud.data = data
+    return cloud
+
+
+_POINT_FORMATS = dict(enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"), start=1))
+
+
+class Subscriber:
+    """Stand-in for message_filters.Subscriber: one subscription, any number of callbacks."""
+
+    def __init__(self, node: Any, msg_type: Any, topic: str, **kwargs: Any) -> None:
+        """Subscribe as `rclpy.node.Node.create_subscription` would with the same arguments."""
+        self.node = node
+        self.topic = topic
+        self.callbacks: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
+        kwargs.setdefault("qos_profile", 10)
+        self.sub = node.create_subscription(msg_type, topic, self.callback, **kwargs)
+
+    def registerCallback(self, cb: Callable[..., Any], *args: Any) -> int:
+        """Call `cb(message, *args)` for every message."""
+        self.callbacks[len(self.callbacks)] = (cb, args)
+        return len(self.callbacks) - 1
+
+    def callback(self, msg: Any) -> None:
+        """Hand a message to everyone registered."""
+        for cb, args in self.callbacks.values():
+            cb(msg, *args)
+
+
+@functools.cache
+def bridge() -> Any:
+    """cv_bridge's CvBridge where it is installed and works with this machine's NumPy and OpenCV, else the stand-in."""
+    try:
+        candidate = importlib.import_module("cv_bridge").CvBridge()
+        _try_bridge(candidate)
+    except ModuleNotFoundError:
+        return CvBridge()
+    except Exception as error:  # a build against another NumPy or OpenCV fails in many ways
+        _log.info("cv_bridge is installed but does not work here (%s)", error)
+        return CvBridge()
+    return candidate
+
+
+def _try_bridge(candidate: Any) -> None:
+    """Raise if a bridge gets wrong what releases of cv_bridge do under NumPy 2 and OpenCV 5."""
+    from sensor_msgs.msg import Image
+
+    colour = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    if (candidate.imgmsg_to_cv2(candidate.cv2_to_imgmsg(colour, "bgr8")) != colour).any():
+        raise ValueError("a bgr8 image changes on its way")
+    big_endian = Image(height=1, width=2, encoding="mono16", is_bigendian=1, step=4)
+    big_endian.data = array.array("B", [1, 2, 3, 4])
+    if candidate.imgmsg_to_cv2(big_endian).tolist() != [[0x0102, 0x0304]]:
+        raise ValueError("a big-endian image changes on its way")
+
+
+def cloud_creator() -> Callable[..., Any]:
+    """`sensor_msgs_py.point_cloud2.create_cloud`, else the stand-in."""
+    try:
+        return importlib.import_module("sensor_msgs_py.point_cloud2").create_cloud
+    except ModuleNotFoundError:
+        return create_cloud
+
+
+def subscriber_class() -> type[Any]:
+    """`message_filters.Subscriber`, else the stand-in."""
+    try:
+        return importlib.import_module("message_filters").Subscriber
+    except ModuleNotFoundError:
+        return Subscriber
