@@ -1,0 +1,72 @@
+"""The DWARF network in keras.ops: the same graph and the same weights under TensorFlow and JAX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dwarf_ros.network.presets import SIZE_MULTIPLE, Preset, find_preset
+from dwarf_ros.types import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+INPUTS = ("left_t0", "right_t0", "left_t1", "right_t1")
+"""The four images, in the order in which the network stacks them."""
+
+
+def build(
+    preset: str | Preset = "dwarf",
+    height: int | None = None,
+    width: int | None = None,
+    all_levels: bool = False,
+) -> keras.Model:
+    """The network with fresh weights.
+
+    Input: dict of `left_t0`, `right_t0`, `left_t1`, `right_t1`, each batch x H x W x 3, float32 RGB in [0, 1], H and W
+    multiples of 64 px. Output: dict, at the same size, float32, px, for the pixels of left_t0, in the network's own
+    signs: `disparity` (batch x H x W x 1, negative: x_right - x_left), `disparity_change` (the disparity at t1
+    of the same points, likewise negative; not a difference) and `forward_flow` (batch x H x W x 2: u to the
+    right, v downwards).
+
+    Args:
+        preset: name of the preset, or the preset itself.
+        height, width: fixes the input's size, px, for engines that want it; None leaves it open.
+        all_levels: also answer with what losses of every level need: `level_6` down to the finest `level_2` or `level_3`,
+            batch x H / 2**level x W / 2**level x 4 (disparity, disparity_change, u, v), full-resolution px divided
+            by `presets.SCALE_FACTOR`.
+
+    Raises:
+        InputError: an unknown preset, or a size that is not a multiple of 64 px.
+    """
+    import keras
+
+    from dwarf_ros.network import decoder, encoder
+
+    if isinstance(preset, str):
+        preset = find_preset(preset)
+    for side, length in (("height", height), ("width", width)):
+        if length is not None and (length <= 0 or length % SIZE_MULTIPLE):
+            raise InputError(
+                f"network: input {side} is {length} px, expected a multiple of {SIZE_MULTIPLE} px"
+            )
+
+    images = {name: keras.Input((height, width, 3), dtype="float32", name=name) for name in INPUTS}
+    stacked = keras.layers.Concatenate(axis=0)([images[name] for name in INPUTS])
+    pyramid = encoder.encode(stacked, preset)
+    of_levels = [keras.ops.split(features, len(INPUTS), axis=0) for features in pyramid]
+    pyramids = [[level[image] for level in of_levels] for image in range(len(INPUTS))]
+    predictions = decoder.decode(pyramids, preset)
+
+    finest = predictions[preset.finest_level]
+    outputs = {
+        output: decoder.EnlargedMotion(preset, name=output)(finest[modality])
+        for output, modality in (
+            ("disparity", "disparity"),
+            ("disparity_change", "disparity_change"),
+            ("forward_flow", "optical_flow"),
+        )
+    }
+    if all_levels:
+        for level, motions in predictions.items():
+            outputs[f"level_{level}"] = decoder.concatenated(list(motions.values()))
+    return keras.Model(images, outputs, name=preset.name)

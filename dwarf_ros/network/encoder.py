@@ -1,0 +1,60 @@
+"""The feature pyramid of one image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from dwarf_ros.network.presets import NEGATIVE_SLOPE, Preset
+
+Tensor = Any
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU with the network's slope."""
+    return ops.leaky_relu(x, negative_slope=NEGATIVE_SLOPE)
+
+
+def activated_convolution(
+    x: Tensor, channels: int, name: str, stride: int = 1, dilation: int = 1
+) -> Tensor:
+    """3x3 convolution and leaky ReLU of batch x H x W x C.
+
+    Initialised as He et al. (ICCV 2015, "Delving Deep into Rectifiers") derive for this slope: with less, the signal
+    fades over the pyramid's 18 layers until the cost volumes hold nothing to learn from.
+    """
+    return keras.layers.Conv2D(
+        channels,
+        3,
+        strides=stride,
+        dilation_rate=dilation,
+        padding="same",
+        activation=leaky_relu,
+        kernel_initializer=keras.initializers.VarianceScaling(
+            scale=2.0 / (1.0 + NEGATIVE_SLOPE**2), mode="fan_in", distribution="truncated_normal"
+        ),
+        name=name,
+    )(x)
+
+
+def encode(images: Tensor, preset: Preset) -> list[Tensor]:
+    """Features of levels 1 to 6.
+
+    Args:
+        images: batch x H x W x 3, float in [0, 1]; H and W multiples of 64.
+        preset: the network's sizes.
+
+    Returns:
+        At index l - 1, the features of level l: batch x H / 2**l x W / 2**l x channels.
+    """
+    pyramid = []
+    features = images
+    for level, channels in enumerate(preset.encoder_channels, start=1):
+        scope = f"Encoder.level_{level}"
+        features = activated_convolution(features, channels, f"{scope}.Conv", stride=2)
+        for name in ("Conv_1", "Conv_2"):
+            features = activated_convolution(features, channels, f"{scope}.{name}")
+        pyramid.append(features)
+    return pyramid

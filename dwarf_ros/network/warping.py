@@ -1,0 +1,116 @@
+"""Sampling of maps between pixels: backward warping along disparities and flows, and enlargement.
+
+Coordinates and weights are computed in float32 whatever the network computes in: half precision cannot count the columns
+of an image. Pixels are gathered from the flattened map, a form that every inference engine understands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+def warp_along_disparity_zero_outside(image: Tensor, disparity: Tensor) -> Tensor:
+    """Sample each row of `image` at x + disparity, linearly; zero where that is not inside the image.
+
+    As published, the interpolation weights are distances to corners that were first clipped to the image. Hence the
+    result is zero not only outside but also where x + disparity is exactly the last column, and in the whole last
+    row. Published weights were trained with that.
+
+    Args:
+        image: batch x H x W x C.
+        disparity: batch x H x W x 1, px of this image; the network's own sign, negative for a point in front of the
+            cameras when `image` is of the right camera.
+
+    Returns:
+        batch x H x W x C, in the dtype of `image`.
+    """
+    batch, height, width, channels = ops.shape(image)
+    columns = ops.cast(ops.arange(width), "float32")[None, None, :, None]
+    rows = ops.arange(height)[None, :, None, None]
+    x = columns + ops.cast(disparity, "float32")
+    left = ops.floor(x)
+    last_column = ops.cast(width - 1, "float32")
+    left_clipped = ops.clip(left, 0.0, last_column)
+    right_clipped = ops.clip(left + 1.0, 0.0, last_column)
+    not_last_row = ops.cast(rows < height - 1, "float32")
+
+    flat = ops.reshape(image, (-1, channels))
+    row_start = ops.reshape(ops.arange(batch), (-1, 1, 1, 1)) * (height * width) + rows * width
+
+    def at(column: Tensor) -> Tensor:
+        index = ops.squeeze(row_start + ops.cast(column, "int32"), axis=-1)
+        return ops.cast(ops.take(flat, index, axis=0), "float32")
+
+    warped = (right_clipped - x) * at(left_clipped) + (x - left_clipped) * at(right_clipped)
+    return ops.cast(warped * not_last_row, image.dtype)
+
+
+def warp_along_flow_border_replicated(image: Tensor, flow: Tensor) -> Tensor:
+    """Sample `image` at (x + u, y + v), bilinearly; outside, the nearest border pixel counts.
+
+    Args:
+        image: batch x H x W x C.
+        flow: batch x H x W x 2 (u to the right, v downwards), px of this image.
+
+    Returns:
+        batch x H x W x C, in the dtype of `image`.
+    """
+    batch, height, width, channels = ops.shape(image)
+    flow = ops.cast(flow, "float32")
+    x = ops.cast(ops.arange(width), "float32")[None, None, :, None] + flow[..., 0:1]
+    y = ops.cast(ops.arange(height), "float32")[None, :, None, None] + flow[..., 1:2]
+    left, top = ops.floor(x), ops.floor(y)
+    x_fraction, y_fraction = x - left, y - top
+
+    flat = ops.reshape(image, (-1, channels))
+    image_start = ops.reshape(ops.arange(batch), (-1, 1, 1, 1)) * (height * width)
+
+    def clipped(coordinate: Tensor, size: Tensor) -> Tensor:
+        return ops.cast(ops.clip(coordinate, 0.0, ops.cast(size - 1, "float32")), "int32")
+
+    def at(row: Tensor, column: Tensor) -> Tensor:
+        index = ops.squeeze(
+            image_start + clipped(row, height) * width + clipped(column, width), axis=-1
+        )
+        return ops.cast(ops.take(flat, index, axis=0), "float32")
+
+    above = (1.0 - x_fraction) * at(top, left) + x_fraction * at(top, left + 1.0)
+    below = (1.0 - x_fraction) * at(top + 1.0, left) + x_fraction * at(top + 1.0, left + 1.0)
+    return ops.cast((1.0 - y_fraction) * above + y_fraction * below, image.dtype)
+
+
+def enlarge_bilinear(maps: Tensor, factor: int, half_pixel_centers: bool = False) -> Tensor:
+    """Maps `factor` times as high and wide, bilinearly; the values are not scaled, the border is replicated.
+
+    Args:
+        maps: batch x H x W x C.
+        factor: whole number, at least 1.
+        half_pixel_centers: False: output pixel i is at i / factor of the input, as TensorFlow 1 does by default
+            (align_corners = False); True: at (i + 0.5) / factor - 0.5, as OpenCV and TensorFlow 2 do.
+
+    Returns:
+        batch x (H * factor) x (W * factor) x C.
+    """
+    batch, height, width, channels = ops.shape(maps)
+    offset = 0.5 / factor - 0.5 if half_pixel_centers else 0.0
+
+    def phases(before: Tensor, here: Tensor, after: Tensor) -> list[Tensor]:
+        between = []
+        for phase in range(factor):
+            position = phase / factor + offset
+            neighbour, weight = (before, -position) if position < 0 else (after, position)
+            between.append(here * (1.0 - weight) + neighbour * weight)
+        return between
+
+    above = ops.concatenate([maps[:, :1], maps[:, :-1]], axis=1)
+    below = ops.concatenate([maps[:, 1:], maps[:, -1:]], axis=1)
+    tall = ops.stack(phases(above, maps, below), axis=2)
+    tall = ops.reshape(tall, (batch, height * factor, width, channels))
+    left = ops.concatenate([tall[:, :, :1], tall[:, :, :-1]], axis=2)
+    right = ops.concatenate([tall[:, :, 1:], tall[:, :, -1:]], axis=2)
+    wide = ops.stack(phases(left, tall, right), axis=3)
+    return ops.reshape(wide, (batch, height * factor, width * factor, channels))
