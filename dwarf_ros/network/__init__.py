@@ -30,7 +30,8 @@ def build(
 
     Args:
         preset: name of the preset, or the preset itself.
-        height, width: fixes the input's size, px, for engines that want it; None leaves it open.
+        height: fixes the input's height, px, for engines that want it; None leaves it open.
+        width: the same for its width, px.
         all_levels: also answer with what losses of every level need: `level_6` down to the finest `level_2` or `level_3`,
             batch x H / 2**level x W / 2**level x 4 (disparity, disparity_change, u, v), full-resolution px divided
             by `presets.SCALE_FACTOR`.

@@ -13,7 +13,8 @@ def correlation_1d(left: Tensor, right: Tensor, max_displacement: int) -> Tensor
     """Horizontal correlation.
 
     Args:
-        left, right: batch x H x W x C.
+        left: batch x H x W x C.
+        right: the same shape.
         max_displacement: r, px.
 
     Returns:
@@ -35,7 +36,8 @@ def correlation_2d(first: Tensor, second: Tensor, max_displacement: int) -> Tens
     """Correlation over both image axes.
 
     Args:
-        first, second: batch x H x W x C.
+        first: batch x H x W x C.
+        second: the same shape.
         max_displacement: r, px, in x and in y.
 
     Returns:
@@ -61,7 +63,8 @@ def correlation_3d(
     """Correlation of two disparity cost volumes over both image axes and the disparity axis.
 
     Args:
-        volume_t0, volume_t1: batch x H x W x C, one channel a disparity.
+        volume_t0: batch x H x W x C, one channel a disparity.
+        volume_t1: the same shape.
         max_displacement: r, px, in x and in y.
         max_depth_displacement: D, channels.
 
