@@ -188,6 +188,27 @@ def camera_motion(scene_flow: SceneFlow) -> np.ndarray:
     return motion
 
 
+def independent_motion(scene_flow: SceneFlow, motion: np.ndarray) -> np.ndarray:
+    """How far the image motion is from that of a still scene: what moves on its own stands out.
+
+    Args:
+        scene_flow: with a camera.
+        motion: the camera's, as of `camera_motion`.
+
+    Returns:
+        float32 H x W, px: length of the difference in (u, v, next disparity); NaN where the scene flow is not valid.
+
+    Raises:
+        InputError: the scene flow has no camera.
+    """
+    flow, disparity_next = rigid_scene_flow(scene_flow.disparity, _camera_of(scene_flow), motion)
+    difference = np.linalg.norm(
+        np.dstack([scene_flow.flow - flow, scene_flow.disparity_next - disparity_next]), axis=-1
+    )
+    difference[~scene_flow.valid] = np.nan
+    return difference
+
+
 def velocities_over_ground(scene_flow: SceneFlow, motion: np.ndarray) -> np.ndarray:
     """Velocity of every pixel's surface point against the still scene, forward in time.
 

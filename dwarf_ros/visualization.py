@@ -5,13 +5,33 @@ Unknown values (NaN) are black in every picture.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from dwarf_ros.geometry import (
+    camera_motion,
+    depth_from_disparity,
+    disparity_from_depth,
+    independent_motion,
+    points_from_depth,
+    velocities_over_ground,
+)
+from dwarf_ros.types import SceneFlow, StereoCamera
+
 _ANGLES = 1024
 _RADII = 256
+_PAPER = (22, 24, 29)
+_GRID = (58, 62, 70)
+_INK = (226, 229, 234)
+_FAINT_INK = (150, 156, 166)
+_STILL = (190, 196, 206)
+# Rows of a top view below the camera's place, for its scale and labels.
+_BEHIND = 56
+# Seconds of motion that an arrow shows.
+_ARROW_S = 0.5
 
 
 def flow_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.ndarray:
@@ -79,6 +99,390 @@ def disparity_scale(disparity: np.ndarray) -> float:
         disparity: float H x W, px; NaN where unknown.
     """
     return max(_percentile(_thin(disparity, 1)[:, 0], 99.0), 1.0)
+
+
+def speed_color(speed: np.ndarray, max_speed: float) -> np.ndarray:
+    """Speed from 0 (blue) over green to max_speed, m/s (red): float H x W to uint8 RGB H x W x 3; NaN black."""
+    # The map's two ends are too dark to see on a dark ground.
+    spread = np.asarray(speed, dtype=np.float32) / np.float32(max_speed)
+    return _mapped(0.12 + 0.76 * np.clip(spread, 0.0, 1.0), 1.0, cv2.COLORMAP_TURBO)
+
+
+def moving_points(
+    scene_flow: SceneFlow, motion: np.ndarray, min_residual: float = 2.0, min_speed: float = 1.0
+) -> np.ndarray:
+    """Where the scene moves on its own, cleaned of specks: bool H x W, made for looking at, not for measuring.
+
+    Args:
+        scene_flow: with a camera and dt not 0.
+        motion: the camera's, as of `geometry.camera_motion`.
+        min_residual: image motion that a still scene does not explain, px; where pixels move fast, a twentieth of
+            their flow, as in KITTI's measure of an outlier.
+        min_speed: speed over ground, m/s.
+    """
+    speed = np.linalg.norm(velocities_over_ground(scene_flow, motion), axis=-1)
+    residual = independent_motion(scene_flow, motion)
+    magnitude = np.linalg.norm(scene_flow.flow, axis=-1)
+    with np.errstate(invalid="ignore"):
+        moving = (residual > np.maximum(min_residual, 0.05 * magnitude)) & (speed > min_speed)
+    size = 3 if moving.shape[1] < 400 else 5
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_OPEN, kernel).astype(bool)
+
+
+def birds_eye_view(
+    points: np.ndarray,
+    velocities: np.ndarray,
+    moving: np.ndarray,
+    *,
+    width: int = 600,
+    height: int = 840,
+    max_depth: float = 50.0,
+    max_speed: float | None = None,
+) -> np.ndarray:
+    """Scene from above: the camera at the bottom looks up, x to the right, on a grid in metres.
+
+    Still points are grey, the brighter the more of them stand above each other; moving ones have the colour of their
+    speed, and each group of them that keeps together an arrow as long as its way in half a second.
+
+    Args:
+        points: float ... x 3, m, in the left camera's optical frame; NaN where unknown.
+        velocities: float, same shape, m/s, over ground (`geometry.velocities_over_ground`).
+        moving: bool ..., the points to draw as moving.
+        width: of the picture, px.
+        height: of the picture, px.
+        max_depth: distance ahead at the upper edge, m.
+        max_speed: speed of the last colour, m/s; None: the fastest group's, at least 2 m/s.
+
+    Returns:
+        uint8 RGB, height x width x 3.
+    """
+    points = np.asarray(points, dtype=np.float32).reshape(-1, 3)
+    velocities = np.asarray(velocities, dtype=np.float32).reshape(-1, 3)
+    moving = np.asarray(moving).reshape(-1)
+    scale = (height - _BEHIND) / max_depth
+    with np.errstate(invalid="ignore"):
+        column = width / 2 + points[:, 0] * scale
+        row = height - _BEHIND - points[:, 2] * scale
+        inside = (points[:, 2] > 0) & (row >= 0) & (column >= 0) & (column < width)
+    moving = moving & inside & np.isfinite(velocities).all(axis=-1)
+    still = inside & ~moving
+    cell = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
+
+    def per_cell(weights: np.ndarray) -> np.ndarray:
+        return np.bincount(cell, weights[inside], height * width).reshape(height, width)
+
+    picture = _metric_grid(width, height, scale)
+    density = cv2.GaussianBlur(per_cell(still.astype(np.float32)), (3, 3), 0)
+    opacity = np.minimum(0.9, 0.22 * np.log1p(density))[..., None]
+    picture = (picture + opacity * (np.array(_STILL) - picture)).astype(np.uint8)
+
+    # A point is drawn as a small disc, or distant things would be a sprinkle of single pixels.
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)).astype(np.float64)
+
+    def moving_sum(weights: np.ndarray) -> np.ndarray:
+        return cv2.filter2D(per_cell(np.where(moving, weights, 0.0)), -1, disc)
+
+    count = moving_sum(np.ones(len(points)))
+    right, ahead = moving_sum(velocities[:, 0]), moving_sum(velocities[:, 2])
+    squares = moving_sum(velocities[:, 0] ** 2 + velocities[:, 2] ** 2)
+    speed = np.hypot(right, ahead) / np.maximum(count, 1.0)
+    arrows = _arrows(count, right, ahead, squares, scale)
+    if max_speed is None:
+        max_speed = float(np.ceil(max([2.0, *(math.hypot(*arrow[2:]) for arrow in arrows)])))
+    colored = speed_color(speed, max_speed)
+    picture[count > 0] = colored[count > 0]
+    for start_column, start_row, speed_right, speed_ahead in arrows:
+        _arrow(picture, start_column, start_row, speed_right, speed_ahead, scale)
+    _camera_symbol(picture, width / 2, height - _BEHIND)
+    _horizontal_bar(
+        picture,
+        (14, height - 34, 170, 9),
+        speed_color(np.linspace(0, 1, 170)[None], 1.0),
+        [(0.0, "0"), (1.0, f"{max_speed:.0f} m/s")],
+    )
+    return picture
+
+
+def _arrows(
+    count: np.ndarray, right: np.ndarray, ahead: np.ndarray, squares: np.ndarray, scale: float
+) -> list[tuple[float, float, float, float]]:
+    """Column and row, px, and mean velocity right and ahead, m/s, of each group of moving points seen from above.
+
+    Args:
+        count: moving points in each cell.
+        right: sums of their velocities to the right, m/s.
+        ahead: sums of their velocities ahead, m/s.
+        squares: sums of their squared speeds, m2/s2.
+        scale: cells a metre; points closer than about a metre are one group.
+    """
+    reach = max(3, int(scale) | 1)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    occupied = count > 0.5
+    number, labels = cv2.connectedComponents(
+        cv2.morphologyEx(occupied.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    )
+    group = labels[occupied]
+    rows, columns = np.nonzero(occupied)
+    count = count[occupied]
+
+    def total(weights: np.ndarray) -> np.ndarray:
+        return np.bincount(group, weights, number)
+
+    points, area = total(count), total(np.ones(len(group)))
+    with np.errstate(invalid="ignore"):
+        column, row = total(columns * count) / points, total(rows * count) / points
+        right, ahead = total(right[occupied]) / points, total(ahead[occupied]) / points
+        spread = total(squares[occupied]) / points - right**2 - ahead**2
+    # Noise makes specks, and groups whose points fly apart.
+    kept = (area >= 40) & (points >= 0.01 * points.sum()) & (spread < right**2 + ahead**2)
+    return list(zip(column[kept], row[kept], right[kept], ahead[kept], strict=True))
+
+
+def _arrow(
+    picture: np.ndarray, column: float, row: float, right: float, ahead: float, scale: float
+) -> None:
+    start = (round(column), round(row))
+    end = (round(column + right * scale * _ARROW_S), round(row - ahead * scale * _ARROW_S))
+    for color, thickness in ((_PAPER, 5), (_INK, 2)):
+        cv2.arrowedLine(
+            picture,
+            start,
+            end,
+            color,
+            thickness,
+            cv2.LINE_AA,
+            tipLength=min(0.4, 9 / max(1.0, math.dist(start, end))),
+        )
+    _text(picture, f"{math.hypot(right, ahead):.1f} m/s", start[0] + 10, start[1] + 4)
+
+
+def _metric_grid(width: int, height: int, scale: float) -> np.ndarray:
+    """Ground with a line every 10 m (5 m where 10 m would be less than 3 lines) and their distances."""
+    picture = np.empty((height, width, 3), dtype=np.uint8)
+    picture[:] = _PAPER
+    spacing = 10 if (height - _BEHIND) / scale >= 30 else 5
+    centre, base = width / 2, height - _BEHIND
+    for metres in range(0, int(height / scale) + 1, spacing):
+        row = round(base - metres * scale)
+        cv2.line(picture, (0, row), (width, row), _GRID, 1)
+        if metres and row > 16:
+            _text(picture, f"{metres} m", 6, row - 5, color=_FAINT_INK)
+    for metres in range(-spacing * int(centre / scale / spacing), int(centre / scale) + 1, spacing):
+        column = round(centre + metres * scale)
+        cv2.line(picture, (column, 0), (column, height), _GRID, 1)
+        if metres:
+            _text(picture, f"{metres:+d} m", column, base + 16, color=_FAINT_INK, anchor="centre")
+    return picture
+
+
+def _camera_symbol(picture: np.ndarray, column: float, row: float) -> None:
+    corners = np.array([(column, row - 11), (column - 7, row + 6), (column + 7, row + 6)])
+    cv2.fillPoly(picture, [np.rint(corners).astype(np.int32)], _INK, cv2.LINE_AA)
+
+
+def _text(
+    picture: np.ndarray,
+    text: str,
+    x: float,
+    y: float,
+    *,
+    size: float = 0.42,
+    color: tuple[int, int, int] = _INK,
+    font: int = cv2.FONT_HERSHEY_SIMPLEX,
+    anchor: str = "left",
+) -> int:
+    """Text with its baseline at row y; anchor says what x is: left, centre or right. Returns its width, px."""
+    (width, _), _ = cv2.getTextSize(text, font, size, 1)
+    left = {"left": x, "centre": x - width / 2, "right": x - width}[anchor]
+    left = min(max(left, 2), picture.shape[1] - width - 2)
+    cv2.putText(picture, text, (round(left), round(y)), font, size, color, 1, cv2.LINE_AA)
+    return width
+
+
+def _horizontal_bar(
+    picture: np.ndarray,
+    box: tuple[int, int, int, int],
+    colors: np.ndarray,
+    ticks: list[tuple[float, str]],
+) -> None:
+    """Colour bar in box (x, y, width, height), px, of colours 1 x width x 3, with ticks (share of the width, text) under it."""
+    x, y, width, height = box
+    picture[y : y + height, x : x + width] = colors
+    for share, text in ticks:
+        column = x + round(share * (width - 1))
+        cv2.line(picture, (column, y), (column, y + height + 2), _INK, 1)
+        _text(picture, text, column, y + height + 15, size=0.38, anchor="centre")
+
+
+def titled(picture: np.ndarray, title: str, note: str = "") -> np.ndarray:
+    """Picture under a strip with a title on the left and a note on the right; uint8 RGB, 28 px taller."""
+    strip = np.empty((28, picture.shape[1], 3), dtype=np.uint8)
+    strip[:] = _PAPER
+    _text(strip, title, 4, 19, size=0.5, font=cv2.FONT_HERSHEY_DUPLEX)
+    if note:
+        _text(strip, note, strip.shape[1] - 4, 19, color=_FAINT_INK, anchor="right")
+    return np.vstack([strip, picture])
+
+
+def disparity_legend(
+    width: int, max_disparity: float, camera: StereoCamera | None = None
+) -> np.ndarray:
+    """Colour bar of `disparity_color`: disparity in px at its ends and, with a camera, depths in m along it.
+
+    Returns:
+        uint8 RGB, 30 x width x 3.
+    """
+    strip = np.empty((30, width, 3), dtype=np.uint8)
+    strip[:] = _PAPER
+    left, right = 8, 8
+    bar = width - left - right
+    ramp = np.linspace(0, max_disparity, bar, dtype=np.float32)[None]
+    ticks = [(0.0, "0 px"), (1.0, f"{max_disparity:.0f} px")]
+    if camera is not None:
+        taken = [0.06, 0.94]
+        for depth in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100):
+            share = float(disparity_from_depth(np.float64(depth), camera)) / max_disparity
+            if all(abs(share - other) > 0.07 for other in taken) and 0.06 < share < 0.94:
+                ticks.append((share, f"{depth} m"))
+                taken.append(share)
+    _horizontal_bar(strip, (left, 3, bar, 9), disparity_color(ramp, max_disparity), ticks)
+    return strip
+
+
+def with_flow_wheel(picture: np.ndarray, max_magnitude: float) -> np.ndarray:
+    """Copy of a flow picture with the colour wheel in its lower right corner; its rim is max_magnitude, px."""
+    picture = picture.copy()
+    height, width = picture.shape[:2]
+    radius = max(14, min(height, width) // 7)
+    offsets = np.arange(-radius, radius + 1, dtype=np.float32)
+    flow = np.dstack(np.meshgrid(offsets, offsets)) / np.float32(radius)
+    disc = np.hypot(flow[..., 0], flow[..., 1]) <= 1
+    x, y = width - 2 * radius - 8, height - 2 * radius - 22
+    if x < 0 or y < 0:
+        return picture
+    picture[y - 6 : height, x - 8 : width] = _PAPER
+    corner = picture[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
+    corner[disc] = flow_color(flow, 1.0)[disc]
+    _text(picture, f"{max_magnitude:.3g} px", x + radius, height - 6, size=0.38, anchor="centre")
+    return picture
+
+
+def side_by_side(pictures: list[np.ndarray], gap: int = 10) -> np.ndarray:
+    """Pictures in a row, top edges aligned, with a dark gap between and below the shorter ones; uint8 RGB."""
+    return _joined(pictures, gap, axis=1)
+
+
+def stacked(pictures: list[np.ndarray], gap: int = 10) -> np.ndarray:
+    """Pictures in a column, left edges aligned; uint8 RGB."""
+    return _joined(pictures, gap, axis=0)
+
+
+def _joined(pictures: list[np.ndarray], gap: int, axis: int) -> np.ndarray:
+    across = 1 - axis
+    length = sum(p.shape[axis] for p in pictures) + gap * (len(pictures) - 1)
+    breadth = max(p.shape[across] for p in pictures)
+    joined = np.empty((length, breadth, 3) if axis == 0 else (breadth, length, 3), dtype=np.uint8)
+    joined[:] = _PAPER
+    start = 0
+    for picture in pictures:
+        place = [slice(0, picture.shape[0]), slice(0, picture.shape[1])]
+        place[axis] = slice(start, start + picture.shape[axis])
+        joined[tuple(place)] = picture
+        start += picture.shape[axis] + gap
+    return joined
+
+
+def scene_flow_panel(
+    left: np.ndarray, scene_flow: SceneFlow, title: str, note: str = "", width: int = 1600
+) -> np.ndarray:
+    """One picture of one answer: left image, disparity, optical flow and, with a camera, what moves seen from above.
+
+    Args:
+        left: the reference's left image, uint8 RGB H x W x 3.
+        scene_flow: the answer for it; what is not valid is drawn black.
+        title: left in the head line.
+        note: right in the head line.
+        width: of the picture, px.
+
+    Returns:
+        uint8 RGB, width wide, as high as it takes.
+    """
+    disparity = np.where(scene_flow.valid, scene_flow.disparity, np.float32(np.nan))
+    flow = np.where(scene_flow.valid[..., None], scene_flow.flow, np.float32(np.nan))
+    nearest, fastest = disparity_scale(disparity), flow_scale(flow)
+    margin = 12
+    wide = left.shape[1] >= 2 * left.shape[0]
+    inner = width - 2 * margin
+    column = round(0.6 * inner) if wide else (inner - margin) // 2
+    row = round(column * left.shape[0] / left.shape[1])
+    density = f"{100 * scene_flow.valid.mean():.0f} % of the pixels valid"
+    image = titled(
+        _resized(left, column, row), "Left image", f"{left.shape[1]} x {left.shape[0]} px"
+    )
+    near = np.vstack(
+        [
+            titled(
+                _resized(disparity_color(disparity, nearest), column, row),
+                "Disparity and depth",
+                density,
+            ),
+            disparity_legend(column, nearest, scene_flow.camera),
+        ]
+    )
+    wheel = with_flow_wheel(_resized(flow_color(flow, fastest), column, row), fastest)
+    dt = f"over {abs(scene_flow.dt) * 1e3:.0f} ms" if scene_flow.dt else ""
+    motion = titled(wheel, "Optical flow", dt)
+    if wide:
+        body = stacked([image, near, motion], margin)
+        if _has_motion(scene_flow):
+            above = _seen_from_above(scene_flow, inner - column - margin, body.shape[0] - 28)
+            body = side_by_side([body, above], margin)
+    else:
+        above = [_seen_from_above(scene_flow, column, row)] if _has_motion(scene_flow) else []
+        body = stacked(
+            [side_by_side([image, near], margin), side_by_side([motion, *above], margin)], margin
+        )
+    head = np.empty((40, inner, 3), dtype=np.uint8)
+    head[:] = _PAPER
+    _text(head, title, 4, 26, size=0.68, font=cv2.FONT_HERSHEY_DUPLEX)
+    _text(head, note, inner - 4, 26, size=0.5, color=_FAINT_INK, anchor="right")
+    sheet = np.empty((body.shape[0] + 40 + 2 * margin, width, 3), dtype=np.uint8)
+    sheet[:] = _PAPER
+    sheet[margin : margin + 40, margin : margin + inner] = head
+    sheet[margin + 40 : -margin, margin : margin + body.shape[1]] = body
+    return sheet
+
+
+def _has_motion(scene_flow: SceneFlow) -> bool:
+    return scene_flow.camera is not None and scene_flow.dt != 0 and scene_flow.valid.sum() >= 16
+
+
+def _seen_from_above(scene_flow: SceneFlow, width: int, height: int) -> np.ndarray:
+    assert scene_flow.camera is not None
+    motion = camera_motion(scene_flow)
+    points = points_from_depth(
+        depth_from_disparity(
+            np.where(scene_flow.valid, scene_flow.disparity, np.float32(np.nan)), scene_flow.camera
+        ),
+        scene_flow.camera,
+    )
+    picture = birds_eye_view(
+        points,
+        velocities_over_ground(scene_flow, motion),
+        moving_points(scene_flow, motion),
+        width=width,
+        height=height,
+    )
+    own = float(np.linalg.norm(motion[:3, 3]) / abs(scene_flow.dt))
+    return titled(picture, "From above: speed over ground", f"camera moves at {own:.1f} m/s")
+
+
+def _resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    shrinks = width < picture.shape[1]
+    return cv2.resize(
+        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
 
 
 def _mapped(values: np.ndarray, largest: float, colormap: int) -> np.ndarray:
