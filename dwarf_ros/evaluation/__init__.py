@@ -1,0 +1,1 @@
+"""How far an estimate is from the truth: error measures, and the KITTI benchmark's rules."""
