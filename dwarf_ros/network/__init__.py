@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dwarf_ros.network.presets import SIZE_MULTIPLE, Preset, find_preset
+from dwarf_ros.network.weights import load, save
 from dwarf_ros.types import InputError
 
 if TYPE_CHECKING:
     import keras
+
+__all__ = ["INPUTS", "build", "load", "save"]
 
 INPUTS = ("left_t0", "right_t0", "left_t1", "right_t1")
 """The four images, in the order in which the network stacks them."""
