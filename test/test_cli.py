@@ -1,0 +1,145 @@
+"""The `dwarf` command as a user types it: in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dwarf_ros.datasets.formats import (
+    read_disparity_png,
+    read_flow_png,
+    read_image,
+    write_image,
+)
+from dwarf_ros.datasets.procedural import ProceduralDrive
+
+
+def dwarf(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dwarf_ros.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], *words: object) -> None:
+    assert result.returncode == 2, result
+    lines = [line for line in result.stderr.splitlines() if line.startswith("dwarf: error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert str(word) in lines[0]
+
+
+@pytest.fixture(scope="module")
+def quadruple(tmp_path_factory) -> list[Path]:
+    """Two stereo frames of a procedural drive as image files."""
+    folder = tmp_path_factory.mktemp("quadruple")
+    drive = ProceduralDrive(seed=1, frames=2, width=320, height=192)
+    paths = []
+    for time in range(2):
+        for side in ("left", "right"):
+            paths.append(folder / f"{side}_{time}.png")
+            write_image(paths[-1], getattr(drive[time], side))
+    return paths
+
+
+def test_infer_writes_the_three_maps_and_pictures(quadruple, tmp_path):
+    result = dwarf("infer", *quadruple, "--out", tmp_path / "out", "--estimator", "classical")
+    assert result.returncode == 0, result.stderr
+    drive = ProceduralDrive(seed=1, frames=2, width=320, height=192)
+    truth = drive.ground_truth(0, 1).scene_flow
+    disparity = read_disparity_png(tmp_path / "out/disp_0/left_0.png")
+    disparity_next = read_disparity_png(tmp_path / "out/disp_1/left_0.png")
+    flow = read_flow_png(tmp_path / "out/flow/left_0.png")
+    assert np.nanmedian(np.abs(disparity - truth.disparity)) < 0.5
+    assert np.nanmedian(np.abs(disparity_next - truth.disparity_next)) < 0.5
+    assert np.nanmedian(np.linalg.norm(flow - truth.flow, axis=-1)) < 1.0
+    for picture in ("disparity", "flow", "scene_flow"):
+        assert read_image(tmp_path / f"out/pictures/left_0_{picture}.png").std() > 10
+    assert "classical on opencv" in result.stdout
+
+
+def test_infer_without_an_estimator_says_which_one_it_took(quadruple, tmp_path):
+    result = dwarf("infer", *quadruple, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "estimator" in result.stderr
+
+
+def test_unequal_image_sizes(quadruple, tmp_path):
+    small = tmp_path / "small.png"
+    write_image(small, np.zeros((96, 100, 3), np.uint8))
+    arguments = [*quadruple[:3], small]
+    result = dwarf("infer", *arguments, "--out", tmp_path / "out")
+    assert_one_line_error(result, small, "100 x 96", "320 x 192")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "text"])
+def test_unreadable_image(quadruple, tmp_path, damage):
+    bad = tmp_path / "bad.png"
+    if damage == "truncated":
+        bad.write_bytes(quadruple[0].read_bytes()[:-500])
+    elif damage == "text":
+        bad.write_text("not an image")
+    result = dwarf("infer", bad, *quadruple[1:], "--out", tmp_path / "out")
+    assert_one_line_error(result, bad)
+
+
+def test_missing_and_broken_calibration(quadruple, tmp_path):
+    result = dwarf("infer", *quadruple, "--out", tmp_path, "--calib", tmp_path / "calib.txt")
+    assert_one_line_error(result, tmp_path / "calib.txt")
+    (tmp_path / "calib.txt").write_text("P0: 1 2 three\n")
+    result = dwarf("infer", *quadruple, "--out", tmp_path, "--calib", tmp_path / "calib.txt")
+    assert_one_line_error(result, tmp_path / "calib.txt")
+
+
+def test_baseline_that_is_not_positive(quadruple, tmp_path):
+    row = "300 0 160 {} 0 300 96 0 0 0 1 0"
+    (tmp_path / "calib.txt").write_text(f"P0: {row.format(0)}\nP1: {row.format(150)}\n")
+    result = dwarf("infer", *quadruple, "--out", tmp_path, "--calib", tmp_path / "calib.txt")
+    assert_one_line_error(result, tmp_path / "calib.txt", "baseline", "-0.5 m")
+
+
+def test_weights_that_are_missing_or_of_another_preset(quadruple, tmp_path):
+    absent = tmp_path / "absent.safetensors"
+    result = dwarf("infer", *quadruple, "--out", tmp_path, "--estimator=dwarf", "--weights", absent)
+    assert_one_line_error(result, absent)
+
+    pytest.importorskip("tensorflow")
+    from dwarf_ros import network
+
+    lite = tmp_path / "lite.safetensors"
+    network.save(network.build("dwarf_lite"), lite, origin="a test")
+    result = dwarf("infer", *quadruple, "--out", tmp_path, "--estimator=dwarf", "--weights", lite)
+    assert_one_line_error(result, lite, "dwarf_lite")
+
+
+def test_unknown_estimator_and_engine(quadruple, tmp_path):
+    result = dwarf("infer", *quadruple, "--out", tmp_path, "--estimator", "magic")
+    assert_one_line_error(result, "magic", "classical")
+    result = dwarf("infer", *quadruple, "--out", tmp_path, "--engine", "steam")
+    assert_one_line_error(result, "steam", "openvino")
+
+
+def test_play_of_an_empty_folder(tmp_path):
+    result = dwarf("play", tmp_path)
+    assert_one_line_error(result, tmp_path)
+
+
+def test_import_of_a_checkpoint_that_is_not_there(tmp_path):
+    pytest.importorskip("tensorflow")
+    result = dwarf("import-checkpoint", tmp_path / "model", tmp_path / "out.safetensors")
+    assert_one_line_error(result, tmp_path / "model")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_ros_arguments_are_refused_where_they_mean_nothing(tmp_path):
+    result = dwarf("import-checkpoint", "a", tmp_path / "b", "--ros-args", "-p", "x:=1")
+    assert_one_line_error(result, "import-checkpoint", "--ros-args")
