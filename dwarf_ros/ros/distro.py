@@ -143,14 +143,14 @@ def create_cloud(
     """
     from sensor_msgs.msg import PointCloud2
 
-    layout = np.dtype(
-        {
-            "names": [field.name for field in fields],
-            "formats": [_POINT_FORMATS[field.datatype] for field in fields],
-            "offsets": [field.offset for field in fields],
-            **({} if point_step is None else {"itemsize": point_step}),
-        }
-    )
+    described: dict[str, Any] = {
+        "names": [field.name for field in fields],
+        "formats": [_POINT_FORMATS[field.datatype] for field in fields],
+        "offsets": [field.offset for field in fields],
+    }
+    if point_step is not None:
+        described["itemsize"] = point_step
+    layout: np.dtype = np.dtype(described)  # type: ignore[call-overload]
     assert points.dtype == layout, f"points are {points.dtype}, the fields say {layout}"
     cloud = PointCloud2(
         header=header,
@@ -162,9 +162,7 @@ def create_cloud(
         point_step=points.dtype.itemsize,
         row_step=points.dtype.itemsize * points.shape[0],
     )
-    data = array.array("B")
-    data.frombytes(memoryview(points).cast("B"))
-    cloud.data = data
+    cloud.data = array.array("B", points.tobytes())
     return cloud
 
 

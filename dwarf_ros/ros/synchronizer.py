@@ -1,0 +1,206 @@
+"""Left and right images to stereo pairs, and each pair with the one before; pure Python, nothing of ROS.
+
+The stock synchronisers do not know time jumping back, and a message from the future makes them drop good ones for ever.
+This one queues each side in order of arrival, and never remembers more than it can match.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from dwarf_ros.types import StereoCamera
+
+Image = TypeVar("Image")
+
+NO_PARTNER = "no partner"
+DUPLICATE = "duplicate stamp"
+TIME_JUMP = "time jumped back"
+NO_CAMERA = "no calibration"
+SIZE_MISMATCH = "size differs"
+GAP = "gap"
+RESTART = "camera changed"
+
+
+@dataclass(frozen=True, eq=False)
+class StereoPair(Generic[Image]):
+    """A left and a right image of one instant, not decoded yet.
+
+    Attributes:
+        stamp: the left image's time, ns.
+        left, right: the images as they came.
+        camera: the calibration in force when the pair was made.
+    """
+
+    stamp: int
+    left: Image
+    right: Image
+    camera: StereoCamera
+
+
+@dataclass(frozen=True, eq=False)
+class ConsecutivePairs(Generic[Image]):
+    """A stereo pair and the one before it; `previous.stamp < current.stamp`."""
+
+    previous: StereoPair[Image]
+    current: StereoPair[Image]
+
+
+@dataclass(eq=False)
+class _Entry(Generic[Image]):
+    stamp: int
+    size: tuple[int, int]
+    image: Image
+
+
+@dataclass(eq=False)
+class _Side(Generic[Image]):
+    """What came from one camera and waits for its partner, in order of arrival."""
+
+    queue: deque[_Entry[Image]]
+    newest: int | None = None
+    matched: int | None = None
+    intervals: deque[int] = field(default_factory=lambda: deque(maxlen=8))
+
+
+@dataclass(eq=False)
+class Synchronizer(Generic[Image]):
+    """Pairs left with right by stamp, and each pair with the one before. For one thread.
+
+    A left and a right image belong together if their stamps are equal, or differ by at most the tolerance and are nearest
+    to each other; the difference stays under half the time between two frames, whatever the tolerance.
+
+    Attributes:
+        tolerance_s: largest difference of left and right stamps, s; 0: equal stamps only.
+        queue_size: how many images of each side wait for a partner, at least 1.
+        max_frame_gap_s: stereo pairs farther apart in time are not paired with each other, s.
+        camera: calibration of the images to come, None while unknown.
+        drops: how many images (no partner, duplicate), stereo pairs (no calibration, size differs) or steps from one
+            stereo pair to the next (gap, time jumped back, camera changed) were lost, by cause.
+        notices: what a person should hear of, the last few; whoever reads them clears them.
+        last_difference_s: between the stamps of the last image and the nearest on the other side, s; None before any.
+    """
+
+    tolerance_s: float = 0.01
+    queue_size: int = 10
+    max_frame_gap_s: float = 1.0
+    camera: StereoCamera | None = None
+    drops: Counter[str] = field(default_factory=Counter)
+    notices: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+    last_difference_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self._left: _Side[Image] = _Side(deque())
+        self._right: _Side[Image] = _Side(deque())
+        self._previous: StereoPair[Image] | None = None
+
+    def add_left(
+        self, stamp: int, size: tuple[int, int], image: Image
+    ) -> ConsecutivePairs[Image] | None:
+        """Take a left image; its stamp in ns, its (width, height) in px. Two stereo pairs once they are complete."""
+        return self._add("left", _Entry(stamp, size, image))
+
+    def add_right(
+        self, stamp: int, size: tuple[int, int], image: Image
+    ) -> ConsecutivePairs[Image] | None:
+        """Take a right image, as `add_left`."""
+        return self._add("right", _Entry(stamp, size, image))
+
+    def waiting(self) -> tuple[int, int]:
+        """How many left and right images wait for a partner."""
+        return len(self._left.queue), len(self._right.queue)
+
+    def _add(self, name: str, entry: _Entry[Image]) -> ConsecutivePairs[Image] | None:
+        own, other = (self._left, self._right) if name == "left" else (self._right, self._left)
+        if entry.stamp in (own.newest, own.matched) or any(
+            entry.stamp == waiting.stamp for waiting in own.queue
+        ):
+            self.drops[DUPLICATE] += 1
+            return None
+        if own.newest is not None and entry.stamp < own.newest:
+            self._jump_back(name, own, entry.stamp)
+        elif own.newest is not None:
+            own.intervals.append(entry.stamp - own.newest)
+        own.newest = entry.stamp
+
+        partner = self._partner(entry, own, other)
+        if partner is None:
+            own.queue.append(entry)
+            if len(own.queue) > self.queue_size:
+                own.queue.popleft()
+                self.drops[NO_PARTNER] += 1
+            return None
+        # What arrived before the partner would break the order of the pairs if it were matched later.
+        while other.queue.popleft() is not partner:
+            self.drops[NO_PARTNER] += 1
+        self.drops[NO_PARTNER] += len(own.queue)
+        own.queue.clear()
+        own.matched, other.matched = entry.stamp, partner.stamp
+        left, right = (entry, partner) if own is self._left else (partner, entry)
+        return self._pair(left, right)
+
+    def _jump_back(self, name: str, side: _Side[Image], stamp: int) -> None:
+        assert side.newest is not None
+        self.notices.append(
+            f"time of the {name} images jumped back by {(side.newest - stamp) * 1e-9:.3f} s: starting anew"
+        )
+        kept = [waiting for waiting in side.queue if waiting.stamp < stamp]
+        self.drops[NO_PARTNER] += len(side.queue) - len(kept)
+        side.queue = deque(kept)
+        side.intervals.clear()
+
+    def _partner(
+        self, entry: _Entry[Image], own: _Side[Image], other: _Side[Image]
+    ) -> _Entry[Image] | None:
+        if not other.queue:
+            return None
+        nearest = min(other.queue, key=lambda waiting: abs(waiting.stamp - entry.stamp))
+        difference = abs(nearest.stamp - entry.stamp)
+        self.last_difference_s = difference * 1e-9
+        # Before the frame rate is known, only equal stamps are sure to belong together.
+        closest_frames = min((*own.intervals, *other.intervals), default=0)
+        tolerance = min(round(self.tolerance_s * 1e9), (closest_frames - 1) // 2)
+        return nearest if difference <= max(tolerance, 0) else None
+
+    def _pair(self, left: _Entry[Image], right: _Entry[Image]) -> ConsecutivePairs[Image] | None:
+        previous, self._previous = self._previous, None
+        if left.size != right.size:
+            self.drops[SIZE_MISMATCH] += 1
+            self._notice_size(left.size, "left images", right.size, "right images")
+            return None
+        if self.camera is None:
+            self.drops[NO_CAMERA] += 1
+            return None
+        if left.size != (self.camera.width, self.camera.height):
+            self.drops[SIZE_MISMATCH] += 1
+            calibrated = (self.camera.width, self.camera.height)
+            self._notice_size(left.size, "images", calibrated, "calibration")
+            return None
+        current = StereoPair(left.stamp, left.image, right.image, self.camera)
+        self._previous = current
+        if previous is None:
+            return None
+        if current.stamp <= previous.stamp:
+            self.drops[TIME_JUMP] += 1
+            return None
+        if previous.camera != current.camera:
+            self.drops[RESTART] += 1
+            self.notices.append("image size or calibration changed: starting anew")
+            return None
+        gap_s = (current.stamp - previous.stamp) * 1e-9
+        if gap_s > self.max_frame_gap_s:
+            self.drops[GAP] += 1
+            self.notices.append(
+                f"{gap_s:.3f} s between two frames, more than {self.max_frame_gap_s:g} s: starting anew"
+            )
+            return None
+        return ConsecutivePairs(previous, current)
+
+    def _notice_size(
+        self, size: tuple[int, int], name: str, other_size: tuple[int, int], other_name: str
+    ) -> None:
+        self.notices.append(
+            f"{name} are {size[0]} x {size[1]} px but {other_name}: {other_size[0]} x {other_size[1]} px, "
+            "expected one size"
+        )
