@@ -1,4 +1,4 @@
-"""Builds the package for colcon and for pip; its metadata is in pyproject.toml.
+"""Builds the package for colcon and for pip; its metadata is in setup.cfg.
 
 CMake generates the messages of msg/ with rosidl wherever ROS 2 and a C++ compiler are found: in the prefixes of
 AMENT_PREFIX_PATH, or in Python's own (ROS 2 from PyPI). Without them everything else is installed, with one warning.
@@ -97,8 +97,17 @@ def build_messages(build_folder: Path) -> Path:
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
             )
             if done.returncode != 0:
-                raise MessagesNotBuilt(f"{' '.join(command[:2])} ... failed, see {log}")
+                raise MessagesNotBuilt(f"{first_error(log)} (all of it: {log})")
     return prefix
+
+
+def first_error(log: Path) -> str:
+    """The first error in CMake's or the compiler's output, as one line."""
+    lines = [
+        line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
+    start = next((i for i, line in enumerate(lines) if "error" in line.lower()), 0)
+    return " ".join(line for line in lines[start : start + 6] if line)
 
 
 def add_messages(distribution: Distribution, build_folder: Path, library: Path | None) -> None:
@@ -195,7 +204,7 @@ def share_files() -> list[tuple[str, list[str]]]:
 
 
 setup(
-    license="Apache-2.0",
+    python_requires=">=3.11",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_dir={"": "."},
     ext_modules=[],

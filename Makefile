@@ -1,0 +1,58 @@
+# Everything happens in .venv, which is made from nothing on the first call and kept up to date after that.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+SOURCE ?=
+
+# .venv stands alone: a sourced ROS 2 or another environment must not get into it.
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONHOME PYTHONPATH RMW_IMPLEMENTATION
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.DELETE_ON_ERROR:
+.PHONY: help install test lint demo clean remake
+
+help:
+	@echo 'make test           all checks: style, import rules, types, tests'
+	@echo 'make lint           the checks without the tests'
+	@echo 'make demo           a stereo sequence into the live node; figures and pictures in out/demo'
+	@echo '                    SOURCE=FOLDER: your own sequence in place of the made one'
+	@echo 'make install        only make or update $(VENV)'
+	@echo 'make clean          remove $(VENV) and everything that was made'
+	@echo 'PYTHON=...          the Python to make $(VENV) with: 3.11, 3.12 or 3.13 (python3)'
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+
+demo: $(INSTALLED)
+	$(BIN)/dwarf demo --out out/demo $(if $(SOURCE),'$(SOURCE)')
+
+install: $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) build install log out dwarf_ros.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+# Of use only if it was made here (not moved or copied) and its Python still starts.
+USABLE := $(shell grep -qsF -- '-m venv $(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg && $(BIN)/python -c 'import pip' 2>&1 && echo yes)
+ifneq ($(USABLE),yes)
+$(INSTALLED): remake
+endif
+
+$(INSTALLED): setup.cfg setup.py pyproject.toml package.xml $(wildcard msg/*)
+ifneq ($(USABLE),yes)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"$(PYTHON) is Python {v[0]}.{v[1]}, expected 3.11 to 3.13: make PYTHON=python3.12 ...")'
+	@echo 'making $(VENV): a download of about 1 GB, some minutes'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+endif
+	$(BIN)/python -m pip install --quiet --group messages
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[ros,cpu,dev]'
+	@$(BIN)/python -c 'import dwarf_ros.msg' 2>/dev/null || echo 'WARNING: the messages could not be built, so the node will' \
+		'run without its topic `estimate`; why: $(BIN)/python -m pip install -v --no-build-isolation --no-deps -e .'
+	@touch $@
