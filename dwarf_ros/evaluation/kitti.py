@@ -357,17 +357,21 @@ class _Layout:
 
 
 def _fill(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    if known.all():
+        return values.copy()
     height, width = known.shape
     columns = np.arange(width, dtype=np.int32)
-    rows = np.arange(height)[:, None]
     left = np.maximum.accumulate(np.where(known, columns, -1), axis=1)
     right = np.minimum.accumulate(np.where(known, columns, width)[:, ::-1], axis=1)[:, ::-1]
-    # A row's ends have one neighbour only: look at it from both sides.
-    left_end, right_end = left < 0, right == width
-    left, right = np.where(left_end, right, left), np.where(right_end, left, right)
+    # A row's ends have one neighbour only: they take it for both.
+    left, right = np.where(left < 0, right, left), np.where(right == width, left, right)
     occupied = known.any(axis=1)
     left[~occupied] = right[~occupied] = 0
-    filled = np.minimum(values[rows, left], values[rows, right])
+    row_starts = (np.arange(height, dtype=np.int32) * width)[:, None]
+    pixels = values.reshape(height * width, values.shape[2])
+    filled = np.minimum(
+        np.take(pixels, row_starts + left, axis=0), np.take(pixels, row_starts + right, axis=0)
+    )
     filled[~occupied] = np.nan
     present = np.flatnonzero(occupied)
     if present.size:
@@ -463,8 +467,8 @@ def _find_layout(results: Path, ground_truth: Path) -> tuple[_Layout, dict[str, 
             raise InputError(f"{folder}: no such folder")
     tasks = []
     skipped = {}
-    for measure, folder in _RESULTS.items():
-        estimates = _png_names(results / folder)
+    for measure, subfolder in _RESULTS.items():
+        estimates = _png_names(results / subfolder)
         truths = {
             region: path
             for region in REGIONS
@@ -472,11 +476,11 @@ def _find_layout(results: Path, ground_truth: Path) -> tuple[_Layout, dict[str, 
             if path.is_dir()
         }
         if not estimates:
-            skipped[measure] = f"no PNG in {results / folder}"
+            skipped[measure] = f"no PNG in {results / subfolder}"
         elif not truths:
             skipped[measure] = f"no {_TRUTHS[measure][0].format('occ')} in {ground_truth}"
         else:
-            tasks.append(_make_task(measure, results / folder, estimates, truths))
+            tasks.append(_make_task(measure, results / subfolder, estimates, truths))
     if not tasks:
         raise InputError(
             f"{results}: nothing to evaluate against {ground_truth}: {'; '.join(skipped.values())}"
