@@ -1,0 +1,108 @@
+"""Starts the live node, and RViz if asked for: `ros2 launch dwarf_ros dwarf.launch.py --show-args`."""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+
+# Empty: what params_file says.
+PARAMETERS = {
+    "estimator": "Estimator: auto, dwarf, dwarf_lite or classical.",
+    "engine": "What runs the network: auto, tensorflow or openvino.",
+    "weights": "Weights file of the network.",
+    "reference": "Frame that the answer is for: current or previous.",
+}
+INPUTS = {
+    "left_image": "left/image_rect",
+    "right_image": "right/image_rect",
+    "left_camera_info": "left/camera_info",
+    "right_camera_info": "right/camera_info",
+}
+
+
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The processes, with what the arguments say."""
+
+    def argument(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    chosen = {name: argument(name) for name in PARAMETERS if argument(name)}
+    chosen["use_sim_time"] = argument("use_sim_time").lower() in ("true", "1")
+    return [
+        Node(
+            package="dwarf_ros",
+            executable="dwarf_node",
+            name="dwarf",
+            namespace=argument("namespace"),
+            parameters=[argument("params_file"), chosen],
+            remappings=[(topic, argument(name)) for name, topic in INPUTS.items()],
+            ros_arguments=["--log-level", argument("log_level")],
+            output="screen",
+        ),
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=argument("namespace"),
+            arguments=["--display-config", str(CONFIG / "dwarf.rviz")],
+            parameters=[{"use_sim_time": chosen["use_sim_time"]}],
+            condition=IfCondition(argument("rviz")),
+        ),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Arguments, the Fast DDS profile for large images unless the user chose one, and the processes."""
+    profile = str(CONFIG / "fastdds.xml")
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "namespace", default_value="", description="Namespace of node and topics."
+            ),
+            *(
+                DeclareLaunchArgument(
+                    name, default_value="", description=f"{text} Empty: as in params_file."
+                )
+                for name, text in PARAMETERS.items()
+            ),
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=str(CONFIG / "dwarf.yaml"),
+                description="Parameter file of the node.",
+            ),
+            *(
+                DeclareLaunchArgument(
+                    name, default_value=topic, description=f"Topic to take for {topic}."
+                )
+                for name, topic in INPUTS.items()
+            ),
+            DeclareLaunchArgument(
+                "rviz",
+                default_value="false",
+                choices=["true", "false"],
+                description="Start RViz with the node's topics.",
+            ),
+            DeclareLaunchArgument(
+                "use_sim_time",
+                default_value="false",
+                choices=["true", "false"],
+                description="Take the time from /clock.",
+            ),
+            DeclareLaunchArgument(
+                "log_level",
+                default_value="info",
+                choices=["debug", "info", "warn", "error", "fatal"],
+                description="Least severity that is logged.",
+            ),
+            *(
+                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=profile))
+                for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+            ),
+            OpaqueFunction(function=start),
+        ]
+    )
