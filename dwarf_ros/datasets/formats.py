@@ -362,7 +362,7 @@ def _read_png16(path: PathLike, colour_type: int, what: str) -> np.ndarray:
         raise InputError(f"{path}: offset 0: found {data[:8]!r}, expected {expected}")
     header = _check_png(path, data)
     if header.bit_depth != 16 or header.colour_type != colour_type:
-        raise InputError(f"{path}: is a {header.kind}, expected {expected}")
+        raise InputError(f"{path}: found {header.kind}, expected {expected}")
     colour = cv2.IMREAD_ANYCOLOR if colour_type == _PNG_RGB else cv2.IMREAD_GRAYSCALE
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION | colour
     values = _decode(path, data, flags, (header.height, header.width))
