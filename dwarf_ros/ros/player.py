@@ -87,7 +87,7 @@ def play(
     if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
         raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
     if not (math.isfinite(wait_s) and wait_s >= 0):
-        raise InputError(f"wait: {wait_s:g} s, expected >= 0 s")
+        raise InputError(f"--wait: {wait_s:g} s, expected >= 0 s")
     sequence = open_sequence(source)
     prepare_environment()
     with contextlib.ExitStack() as stack:
