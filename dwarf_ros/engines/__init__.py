@@ -1,0 +1,87 @@
+"""What runs the network's graph: TensorFlow or OpenVINO, chosen by name."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from dwarf_ros.types import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+ENGINES = ("tensorflow", "openvino")
+
+
+class Engine(Protocol):
+    """A network made ready for one kind of hardware."""
+
+    @property
+    def name(self) -> str:
+        """One of `ENGINES`."""
+
+    def run(self, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The network's outputs, float32 N x H x W x C each, for its inputs, float32 N x H x W x 3 each."""
+
+
+def check_name(name: str) -> None:
+    """Raise InputError where the name is neither an engine's nor `auto`."""
+    if name not in ("auto", *ENGINES):
+        raise InputError(f"engine: {name!r} is unknown, expected auto, {', '.join(ENGINES)}")
+
+
+def choose_engine(name: str = "auto") -> str:
+    """The engine that a name stands for; to be asked before the network is built.
+
+    `auto` is tensorflow where it sees a GPU, else openvino where it is installed, else tensorflow. A GPU is told
+    to hand out its memory as it is needed, which is possible only before anything is placed on it.
+
+    Raises:
+        InputError: an unknown name, or an engine that is not installed or cannot run under this Keras backend.
+    """
+    check_name(name)
+    # OpenVINO reads the network from a TensorFlow graph.
+    missing = [
+        p for p in ("tensorflow", "openvino") if find_spec(p) is None and p in (name, "tensorflow")
+    ]
+    if missing:
+        raise InputError(
+            f"engine: {' and '.join(missing)} not installed, expected by {name}: pip install 'dwarf_ros[cpu]'"
+        )
+    # TensorFlow announces itself on stderr at length.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise InputError(
+            f"engine: Keras runs on {backend}, expected its tensorflow backend (set KERAS_BACKEND=tensorflow)"
+        )
+    from dwarf_ros.engines.tensorflow import find_gpus
+
+    gpus = find_gpus()
+    if name != "auto":
+        return name
+    return "openvino" if find_spec("openvino") is not None and not gpus else "tensorflow"
+
+
+def load_engine(name: str, model: keras.Model) -> Engine:
+    """Engine that runs the given network.
+
+    Args:
+        name: one of `ENGINES`, or `auto` (see `choose_engine`).
+        model: a network of `dwarf_ros.network`.
+
+    Raises:
+        InputError: see `choose_engine`.
+    """
+    if choose_engine(name) == "openvino":
+        from dwarf_ros.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(model)
+    from dwarf_ros.engines.tensorflow import TensorFlowEngine
+
+    return TensorFlowEngine(model)

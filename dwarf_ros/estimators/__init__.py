@@ -1,0 +1,91 @@
+"""What turns two stereo frames into scene flow: the DWARF network or classical methods, chosen by name."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from dwarf_ros.share import share_directory
+from dwarf_ros.types import InputError, SceneFlow, StereoFrame
+
+NETWORKS = ("dwarf", "dwarf_lite")
+ESTIMATORS = (*NETWORKS, "classical")
+
+
+class Estimator(Protocol):
+    """Something that answers with the scene flow between two stereo frames."""
+
+    @property
+    def name(self) -> str:
+        """One of `ESTIMATORS`."""
+
+    @property
+    def engine(self) -> str:
+        """What computes it: `tensorflow`, `openvino`, or `opencv` for classical."""
+
+    def estimate(self, previous: StereoFrame, current: StereoFrame) -> SceneFlow:
+        """Scene flow from the first frame, the reference, to the second.
+
+        Given the newer frame first it answers for that one, with a negative dt.
+
+        Raises:
+            InputError: the frames differ in size.
+        """
+
+
+def load_estimator(
+    name: str = "auto", weights: str | Path | None = None, engine: str = "auto"
+) -> Estimator:
+    """Estimator of that name, ready to be used.
+
+    Args:
+        name: `dwarf` or `dwarf_lite`, the network; `classical`, OpenCV's methods, which need no weights; or `auto`: the
+            network that `weights` are for, or without them dwarf_lite where its weights are shipped, else classical.
+        weights: a weights file for the network; None takes the file shipped as model/NAME.safetensors.
+        engine: what runs a network: `tensorflow`, `openvino`, or `auto` for the fastest installed that can use the
+            hardware present. classical does not need one.
+
+    Raises:
+        InputError: an unknown name or engine, an engine that is not installed, weights that are missing, damaged or of
+            another preset, or weights given to classical.
+    """
+    if name not in ("auto", *ESTIMATORS):
+        raise InputError(f"estimator: {name!r} is unknown, expected auto, {', '.join(ESTIMATORS)}")
+
+    from dwarf_ros.engines import check_name
+
+    check_name(engine)
+    if name == "classical" and weights is not None:
+        raise InputError(f"weights: {weights} given to the classical estimator, expected none")
+    if name == "auto" and weights is None:
+        if shipped_weights("dwarf_lite").is_file():
+            name = "dwarf_lite"
+        else:
+            name = "classical"
+            logging.getLogger("dwarf_ros").warning(
+                "estimator auto: no %s, so classical is used", shipped_weights("dwarf_lite")
+            )
+    if name == "classical":
+        from dwarf_ros.estimators.classical import ClassicalEstimator
+
+        return ClassicalEstimator()
+
+    if weights is None:
+        weights = shipped_weights(name)
+        if not weights.is_file():
+            raise InputError(
+                f"estimator {name}: no weights given and {weights} is missing, expected a weights file"
+            )
+    from dwarf_ros.estimators.network import NetworkEstimator
+
+    return NetworkEstimator(Path(weights), preset=None if name == "auto" else name, engine=engine)
+
+
+def shipped_weights(name: str) -> Path:
+    """Where the weights of a preset lie where they are shipped; there may be none."""
+    file = Path("model") / f"{name}.safetensors"
+    try:
+        return share_directory() / file
+    except FileNotFoundError:
+        return file

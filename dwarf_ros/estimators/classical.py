@@ -1,0 +1,193 @@
+"""Scene flow without learning: semi-global matching for the disparities, dense inverse search for the optical flow."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from dwarf_ros.estimators.pair import lands_inside, require_one_size, seconds_between
+from dwarf_ros.types import SceneFlow, StereoFrame
+
+# OpenCV's matchers read beyond small images or refuse them.
+_SMALLEST_SIDE = 64
+
+
+class ClassicalEstimator:
+    """Disparity by OpenCV's SGBM, optical flow by OpenCV's DIS; no weights, any size.
+
+    Disparities are found from left to right and from right to left and kept where the two agree (within 1 px). The
+    disparity at the other time is looked up there, where the flow points. `valid` is True where the disparity is
+    known at both times, the flow points into the image, and the flow back from there returns to the pixel.
+
+    Flow is given everywhere, also where it is not trusted; disparities above an eighth of the width are not searched.
+
+    References: Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information", PAMI 2008; Kroeger et
+    al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016.
+    """
+
+    name = "classical"
+    engine = "opencv"
+
+    def __init__(self) -> None:
+        # Full resolution finds more than the preset's half; fewer patches and iterations pay for it. The backward
+        # flow only confirms the forward one: half resolution does for that.
+        self._forward_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._forward_flow.setFinestScale(0)
+        self._forward_flow.setPatchStride(4)
+        self._forward_flow.setVariationalRefinementIterations(3)
+        self._backward_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._disparities: list[tuple[StereoFrame, np.ndarray]] = []
+
+    def estimate(self, previous: StereoFrame, current: StereoFrame) -> SceneFlow:
+        """Scene flow from the first frame, the reference, to the second.
+
+        The disparities of both frames are kept for the next call: consecutive pairs share a frame, which is
+        recognised as the same object.
+
+        Returns:
+            SceneFlow with the first frame's stamp, camera and frame_id; dt is negative where it is the newer one.
+
+        Raises:
+            InputError: the frames differ in size.
+        """
+        require_one_size(previous, current)
+        disparity, disparity_current = self._disparities_of(previous, current)
+        flow, confirmed = self._flow(_grey(previous.left), _grey(current.left))
+        disparity_next = look_up(disparity_current, flow)
+        return SceneFlow(
+            disparity=disparity.copy(),
+            disparity_next=disparity_next,
+            flow=flow,
+            valid=confirmed & np.isfinite(disparity) & np.isfinite(disparity_next),
+            stamp=previous.stamp,
+            dt=seconds_between(previous, current),
+            camera=previous.camera,
+            frame_id=previous.frame_id,
+        )
+
+    def _disparities_of(self, *frames: StereoFrame) -> list[np.ndarray]:
+        known = self._disparities
+        self._disparities = []
+        for frame in frames:
+            found = [disparity for seen, disparity in known if seen is frame]
+            disparity = found[0] if found else consistent_disparity(frame)
+            self._disparities.append((frame, disparity))
+        return [disparity for _, disparity in self._disparities]
+
+    def _flow(self, left: np.ndarray, left_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width = left.shape
+        left, left_next = _enlarged(left), _enlarged(left_next)
+        forward = self._forward_flow.calc(left, left_next, None)[:height, :width]
+        backward = self._backward_flow.calc(left_next, left, None)[:height, :width]
+        # Beyond this size DIS has lost its way; a target that far outside is untrusted in any case.
+        reach = np.float32(2 * max(height, width))
+        forward = np.clip(np.nan_to_num(forward, copy=False), -reach, reach)
+        return forward, lands_inside(forward) & returns(forward, backward)
+
+
+def consistent_disparity(frame: StereoFrame) -> np.ndarray:
+    """Disparity of the frame's left image where matching from the right image agrees within 1 px.
+
+    Returns:
+        x_left - x_right, px, float32 H x W, > 0, in steps of 1/16; NaN where unknown.
+    """
+    left, right = _grey(frame.left), _grey(frame.right)
+    height, width = left.shape
+    left, right = _enlarged(left), _enlarged(right)
+    search = 16 * max(1, -(-width // 128))
+    # The mirrored images, swapped, turn the search from the right image into one from the left.
+    from_left = _semi_global_matching(left, right, search)
+    from_right = _semi_global_matching(right[:, ::-1], left[:, ::-1], search)[:, ::-1]
+
+    column = np.arange(left.shape[1], dtype=np.int32)
+    # Sixteenths of a pixel, rounded to the nearest column of the right image.
+    column_right = column - ((from_left.astype(np.int32) + 8) >> 4)
+    seen = np.take_along_axis(from_right, np.clip(column_right, 0, len(column) - 1), axis=1)
+    agree = (column_right >= 0) & (from_left > 0) & (seen > 0)
+    agree &= np.abs(seen.astype(np.int32) - from_left) <= 16
+    sixteenths = np.where(agree, from_left, np.int16(-16))
+    cv2.filterSpeckles(sixteenths, -16, 50, 32)
+
+    disparity = sixteenths[:height, :width].astype(np.float32) / 16
+    disparity[disparity <= 0] = np.nan
+    return disparity
+
+
+def look_up(disparity: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Disparity at the places the flow points to, interpolated bilinearly.
+
+    Args:
+        disparity: of the image that the flow points into, px, float32 H x W; NaN where unknown.
+        flow: (u, v), px, float32 H x W x 2.
+
+    Returns:
+        px, float32 H x W; NaN where the place is outside the image, or where one of the four pixels around it is
+        unknown or differs from another by more than 1 px (a border between two surfaces).
+    """
+    height, width = disparity.shape
+    x = np.arange(width, dtype=np.float32) + flow[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
+    x0 = np.clip(np.floor(x), 0, max(width - 2, 0))
+    y0 = np.clip(np.floor(y), 0, max(height - 2, 0))
+    right, below = min(1, width - 1), min(1, height - 1) * width
+    flat = disparity.ravel()
+    index = y0.astype(np.int32) * width + x0.astype(np.int32)
+    upper_left, upper_right = flat.take(index), flat.take(index + right)
+    lower_left, lower_right = flat.take(index + below), flat.take(index + below + right)
+    nearest = np.minimum(np.minimum(upper_left, upper_right), np.minimum(lower_left, lower_right))
+    farthest = np.maximum(np.maximum(upper_left, upper_right), np.maximum(lower_left, lower_right))
+    weight_x, weight_y = x - x0, y - y0
+    upper = upper_left + weight_x * (upper_right - upper_left)
+    lower = lower_left + weight_x * (lower_right - lower_left)
+    found = upper + weight_y * (lower - upper)
+    found[~(lands_inside(flow) & (farthest - nearest <= 1))] = np.nan
+    return found
+
+
+def returns(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Whether the backward flow leads from a pixel's target back to the pixel.
+
+    Args:
+        forward: (u, v) from the first image to the second, px, float32 H x W x 2.
+        backward: the same from the second to the first.
+
+    Returns:
+        bool H x W: True where the way there and back ends within 1 px + 5 % of the flow's length.
+    """
+    height, width = forward.shape[:2]
+    x = np.arange(width, dtype=np.float32) + forward[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + forward[..., 1]
+    back = cv2.remap(backward, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    astray = np.hypot(forward[..., 0] + back[..., 0], forward[..., 1] + back[..., 1])
+    return astray <= 1 + 0.05 * np.hypot(forward[..., 0], forward[..., 1])
+
+
+def _semi_global_matching(reference: np.ndarray, other: np.ndarray, search: int) -> np.ndarray:
+    # Without a margin SGBM leaves the first `search` columns empty.
+    reference, other = (
+        cv2.copyMakeBorder(image, 0, 0, search, 0, cv2.BORDER_REPLICATE)
+        for image in (reference, other)
+    )
+    block = 3
+    matcher = cv2.StereoSGBM.create(
+        minDisparity=0,
+        numDisparities=search,
+        blockSize=block,
+        P1=16 * block * block,
+        P2=128 * block * block,
+        preFilterCap=31,
+        mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
+    )
+    return matcher.compute(reference, other)[:, search:]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape
+    bottom, right = max(0, _SMALLEST_SIDE - height), max(0, _SMALLEST_SIDE - width)
+    if not bottom and not right:
+        return image
+    return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
