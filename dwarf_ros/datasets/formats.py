@@ -351,7 +351,9 @@ def _encode(path: PathLike, suffix: str, pixels: np.ndarray) -> bytes:
     except cv2.error:
         done = False
     if not done:
-        raise InputError(f"{path}: no image format for the suffix {suffix!r}, expected .png")
+        raise InputError(
+            f"{path}: {'grey' if pixels.ndim == 2 else 'colour'} images cannot be written as {suffix!r}, expected .png"
+        )
     return data.tobytes()
 
 

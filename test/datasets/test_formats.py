@@ -368,7 +368,7 @@ def test_arrays_of_another_shape_are_not_written(tmp_path, writer, array):
 
 
 def test_a_format_that_cannot_hold_the_image_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no image format for the suffix '\.xyz'"):
+    with pytest.raises(InputError, match=r"grey images cannot be written as '\.xyz'"):
         write_image(tmp_path / "i.xyz", np.ones((2, 2), np.uint8))
     with pytest.raises(InputError, match="pixels are uint16, expected uint8"):
         write_image(tmp_path / "i.jpg", np.ones((2, 2), np.uint16))
