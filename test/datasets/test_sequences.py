@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from dwarf_ros.datasets.formats import write_image
+from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
 from dwarf_ros.datasets.sequences import FRAME_ID, open_sequence
 from dwarf_ros.types import InputError
 
@@ -341,6 +343,21 @@ def test_a_calibration_for_another_size_is_refused(tmp_path):
         InputError, match=r"calib\.txt: .* 1242 x 375 px, but the images are 24 x 16"
     ):
         open_sequence(root)[0]
+
+
+def test_a_procedural_drive_comes_back_as_it_was_written(tmp_path):
+    drive = ProceduralDrive(seed=3, frames=3, width=96, height=64, rate=15.0)
+    write_drive(drive, tmp_path / "drive")
+    sequence = open_sequence(tmp_path / "drive")
+    assert list(sequence.stamps) == list(drive.stamps)
+    for index in range(3):
+        read, made = sequence[index], drive[index]
+        np.testing.assert_array_equal(read.left, made.left)
+        np.testing.assert_array_equal(read.right, made.right)
+        assert (read.stamp, read.frame_id) == (made.stamp, made.frame_id)
+        assert astuple(read.camera) == pytest.approx(astuple(made.camera), rel=1e-11)
+    assert sequence.poses is not None
+    np.testing.assert_allclose(sequence.poses, drive.poses, atol=1e-11)
 
 
 def test_real_odometry(real_data):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from dwarf_ros.datasets.formats import read_image, write_image
 from dwarf_ros.datasets.sequences import open_sequence
-from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.ros.messages import camera_from_messages, image_from_message, ns_from_stamp
 from dwarf_ros.ros.player import play
 from dwarf_ros.types import InputError
@@ -43,15 +41,7 @@ sys.exit(play(Path(options.pop("source")), **options))
 
 
 @pytest.fixture
-def ros_environment(monkeypatch) -> None:
-    """A domain of this test process's own, on this machine only."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(20 + os.getpid() % 80))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    prepare_environment()
-
-
-@pytest.fixture
-def start(ros_environment) -> Iterator[Callable[..., subprocess.Popen]]:
+def start(ros_environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen]]:
     """Starts a player; none outlives its test."""
     processes = []
 
@@ -59,7 +49,7 @@ def start(ros_environment) -> Iterator[Callable[..., subprocess.Popen]]:
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", SCRIPT, json.dumps({"source": str(source), **options})],
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                env={**ros_environment, "PYTHONPATH": str(REPOSITORY)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
