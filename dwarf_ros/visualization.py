@@ -6,6 +6,7 @@ Unknown values (NaN) are black in every picture.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -30,8 +31,6 @@ _FAINT_INK = (150, 156, 166)
 _STILL = (190, 196, 206)
 # Rows of a top view below the camera's place, for its scale and labels.
 _BEHIND = 56
-# Seconds of motion that an arrow shows.
-_ARROW_S = 0.5
 
 
 def flow_color(flow: np.ndarray, max_magnitude: float | None = None) -> np.ndarray:
@@ -139,11 +138,13 @@ def birds_eye_view(
     height: int = 840,
     max_depth: float = 50.0,
     max_speed: float | None = None,
+    arrow_s: float = 0.5,
+    unit: str = "m/s",
 ) -> np.ndarray:
     """Scene from above: the camera at the bottom looks up, x to the right, on a grid in metres.
 
     Still points are grey, the brighter the more of them stand above each other; moving ones have the colour of their
-    speed, and each group of them that keeps together an arrow as long as its way in half a second.
+    speed, and each group of them that keeps together an arrow as long as its way in arrow_s.
 
     Args:
         points: float ... x 3, m, in the left camera's optical frame; NaN where unknown.
@@ -152,7 +153,9 @@ def birds_eye_view(
         width: of the picture, px.
         height: of the picture, px.
         max_depth: distance ahead at the upper edge, m.
-        max_speed: speed of the last colour, m/s; None: the fastest group's, at least 2 m/s.
+        max_speed: speed of the last colour, m/s; None: the fastest group's, rounded up, at least 2.
+        arrow_s: how much of its way an arrow shows, s.
+        unit: of the velocities, as it is written.
 
     Returns:
         uint8 RGB, height x width x 3.
@@ -192,14 +195,19 @@ def birds_eye_view(
         max_speed = float(np.ceil(max([2.0, *(math.hypot(*arrow[2:]) for arrow in arrows)])))
     colored = speed_color(speed, max_speed)
     picture[count > 0] = colored[count > 0]
-    for start_column, start_row, speed_right, speed_ahead in arrows:
-        _arrow(picture, start_column, start_row, speed_right, speed_ahead, scale)
+    for tail_column, tail_row, to_right, to_front in arrows:
+        _arrow(
+            picture,
+            (round(tail_column), round(tail_row)),
+            (to_right * scale * arrow_s, -to_front * scale * arrow_s),
+            f"{math.hypot(to_right, to_front):.1f} {unit}",
+        )
     _camera_symbol(picture, width / 2, height - _BEHIND)
     _horizontal_bar(
         picture,
         (14, height - 34, 170, 9),
         speed_color(np.linspace(0, 1, 170)[None], 1.0),
-        [(0.0, "0"), (1.0, f"{max_speed:.0f} m/s")],
+        [(0.0, "0"), (1.0, f"{max_speed:.0f} {unit}")],
     )
     return picture
 
@@ -214,9 +222,9 @@ def _arrows(
         right: sums of their velocities to the right, m/s.
         ahead: sums of their velocities ahead, m/s.
         squares: sums of their squared speeds, m2/s2.
-        scale: cells a metre; points closer than about a metre are one group.
+        scale: cells a metre; points closer than about two metres are one group.
     """
-    reach = max(3, int(scale) | 1)
+    reach = max(3, int(2 * scale) | 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     occupied = count > 0.5
     number, labels = cv2.connectedComponents(
@@ -240,21 +248,18 @@ def _arrows(
 
 
 def _arrow(
-    picture: np.ndarray, column: float, row: float, right: float, ahead: float, scale: float
+    picture: np.ndarray, start: tuple[int, int], way: tuple[float, float], text: str
 ) -> None:
-    start = (round(column), round(row))
-    end = (round(column + right * scale * _ARROW_S), round(row - ahead * scale * _ARROW_S))
+    """Arrow along `way`, px, with a text behind its tail."""
+    length = math.hypot(*way)
+    end = (round(start[0] + way[0]), round(start[1] + way[1]))
     for color, thickness in ((_PAPER, 5), (_INK, 2)):
-        cv2.arrowedLine(
-            picture,
-            start,
-            end,
-            color,
-            thickness,
-            cv2.LINE_AA,
-            tipLength=min(0.4, 9 / max(1.0, math.dist(start, end))),
-        )
-    _text(picture, f"{math.hypot(right, ahead):.1f} m/s", start[0] + 10, start[1] + 4)
+        tip = min(0.4, 9 / max(1.0, length))
+        cv2.arrowedLine(picture, start, end, color, thickness, cv2.LINE_AA, tipLength=tip)
+    right, down = way[0] / max(1.0, length), way[1] / max(1.0, length)
+    column, row = start[0] - right * 34, start[1] - down * 14 + 4
+    for color, thickness in ((_PAPER, 4), (_INK, 1)):
+        _text(picture, text, column, row, color=color, anchor="centre", thickness=thickness)
 
 
 def _metric_grid(width: int, height: int, scale: float) -> np.ndarray:
@@ -291,13 +296,13 @@ def _text(
     color: tuple[int, int, int] = _INK,
     font: int = cv2.FONT_HERSHEY_SIMPLEX,
     anchor: str = "left",
-) -> int:
-    """Text with its baseline at row y; anchor says what x is: left, centre or right. Returns its width, px."""
+    thickness: int = 1,
+) -> None:
+    """Text with its baseline at row y, kept inside; anchor says what x is: left, centre or right."""
     (width, _), _ = cv2.getTextSize(text, font, size, 1)
     left = {"left": x, "centre": x - width / 2, "right": x - width}[anchor]
     left = min(max(left, 2), picture.shape[1] - width - 2)
-    cv2.putText(picture, text, (round(left), round(y)), font, size, color, 1, cv2.LINE_AA)
-    return width
+    cv2.putText(picture, text, (round(left), round(y)), font, size, color, thickness, cv2.LINE_AA)
 
 
 def _horizontal_bar(
@@ -354,17 +359,16 @@ def with_flow_wheel(picture: np.ndarray, max_magnitude: float) -> np.ndarray:
     """Copy of a flow picture with the colour wheel in its lower right corner; its rim is max_magnitude, px."""
     picture = picture.copy()
     height, width = picture.shape[:2]
-    radius = max(14, min(height, width) // 7)
+    radius = max(14, min(height, width) // 8)
+    if height < 2 * radius + 32 or width < 2 * radius + 16:
+        return picture
     offsets = np.arange(-radius, radius + 1, dtype=np.float32)
     flow = np.dstack(np.meshgrid(offsets, offsets)) / np.float32(radius)
     disc = np.hypot(flow[..., 0], flow[..., 1]) <= 1
-    x, y = width - 2 * radius - 8, height - 2 * radius - 22
-    if x < 0 or y < 0:
-        return picture
-    picture[y - 6 : height, x - 8 : width] = _PAPER
-    corner = picture[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
-    corner[disc] = flow_color(flow, 1.0)[disc]
-    _text(picture, f"{max_magnitude:.3g} px", x + radius, height - 6, size=0.38, anchor="centre")
+    x, y = width - 2 * radius - 9, height - 2 * radius - 25
+    picture[y - 7 :, x - 8 :] = _PAPER
+    picture[y : y + 2 * radius + 1, x : x + 2 * radius + 1][disc] = flow_color(flow, 1.0)[disc]
+    _text(picture, f"{max_magnitude:.0f} px", x + radius, height - 7, size=0.38, anchor="centre")
     return picture
 
 
@@ -394,9 +398,12 @@ def _joined(pictures: list[np.ndarray], gap: int, axis: int) -> np.ndarray:
 
 
 def scene_flow_panel(
-    left: np.ndarray, scene_flow: SceneFlow, title: str, note: str = "", width: int = 1600
+    left: np.ndarray, scene_flow: SceneFlow, title: str = "", note: str = "", width: int = 1280
 ) -> np.ndarray:
     """One picture of one answer: left image, disparity, optical flow and, with a camera, what moves seen from above.
+
+    Motion is always shown forward in time, whichever frame is the reference; where dt is 0 (the frames' times are not
+    known) it is shown in m from frame to frame.
 
     Args:
         left: the reference's left image, uint8 RGB H x W x 3.
@@ -409,7 +416,8 @@ def scene_flow_panel(
         uint8 RGB, width wide, as high as it takes.
     """
     disparity = np.where(scene_flow.valid, scene_flow.disparity, np.float32(np.nan))
-    flow = np.where(scene_flow.valid[..., None], scene_flow.flow, np.float32(np.nan))
+    forward = -scene_flow.flow if scene_flow.dt < 0 else scene_flow.flow
+    flow = np.where(scene_flow.valid[..., None], forward, np.float32(np.nan))
     nearest, fastest = disparity_scale(disparity), flow_scale(flow)
     margin = 12
     wide = left.shape[1] >= 2 * left.shape[0]
@@ -431,7 +439,7 @@ def scene_flow_panel(
         ]
     )
     wheel = with_flow_wheel(_resized(flow_color(flow, fastest), column, row), fastest)
-    dt = f"over {abs(scene_flow.dt) * 1e3:.0f} ms" if scene_flow.dt else ""
+    dt = f"in {abs(scene_flow.dt) * 1e3:.0f} ms" if scene_flow.dt else "to the next frame"
     motion = titled(wheel, "Optical flow", dt)
     if wide:
         body = stacked([image, near, motion], margin)
@@ -455,11 +463,14 @@ def scene_flow_panel(
 
 
 def _has_motion(scene_flow: SceneFlow) -> bool:
-    return scene_flow.camera is not None and scene_flow.dt != 0 and scene_flow.valid.sum() >= 16
+    return scene_flow.camera is not None and np.count_nonzero(scene_flow.valid) >= 16
 
 
 def _seen_from_above(scene_flow: SceneFlow, width: int, height: int) -> np.ndarray:
     assert scene_flow.camera is not None
+    timed = scene_flow.dt != 0
+    if not timed:
+        scene_flow = replace(scene_flow, dt=1.0)
     motion = camera_motion(scene_flow)
     points = points_from_depth(
         depth_from_disparity(
@@ -470,12 +481,16 @@ def _seen_from_above(scene_flow: SceneFlow, width: int, height: int) -> np.ndarr
     picture = birds_eye_view(
         points,
         velocities_over_ground(scene_flow, motion),
-        moving_points(scene_flow, motion),
+        moving_points(scene_flow, motion, min_speed=1.0 if timed else 0.1),
         width=width,
         height=height,
+        arrow_s=0.5 if timed else 5.0,
+        unit="m/s" if timed else "m",
     )
     own = float(np.linalg.norm(motion[:3, 3]) / abs(scene_flow.dt))
-    return titled(picture, "From above: speed over ground", f"camera moves at {own:.1f} m/s")
+    if timed:
+        return titled(picture, "From above: speed over ground", f"camera: {own:.1f} m/s")
+    return titled(picture, "From above: motion over ground in one frame", f"camera: {own:.2f} m")
 
 
 def _resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
