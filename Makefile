@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+HAS_MESSAGES := $(BIN)/python -c 'import dwarf_ros.msg' 2>/dev/null
 INSTALLED := $(VENV)/installed
 SOURCE ?=
 
@@ -39,20 +41,22 @@ clean:
 	rm -rf $(VENV) build install log out dwarf_ros.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # Of use only if it was made here (not moved or copied) and its Python still starts.
-USABLE := $(shell grep -qsF -- '-m venv $(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg && $(BIN)/python -c 'import pip' 2>&1 && echo yes)
+USABLE := $(shell grep -qsF ' $(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg && $(BIN)/python -c 'import pip' 2>&1 && echo yes)
 ifneq ($(USABLE),yes)
 $(INSTALLED): remake
 endif
 
+# The messages are built against what the first installation brings: a new .venv gets them in the second.
 $(INSTALLED): setup.cfg setup.py pyproject.toml package.xml $(wildcard msg/*)
 ifneq ($(USABLE),yes)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"$(PYTHON) is Python {v[0]}.{v[1]}, expected 3.11 to 3.13: make PYTHON=python3.12 ...")'
 	@echo 'making $(VENV): a download of about 1 GB, some minutes'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(PIP) install --upgrade 'pip>=25.1'
 endif
-	$(BIN)/python -m pip install --quiet --group messages
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[ros,cpu,dev]'
-	@$(BIN)/python -c 'import dwarf_ros.msg' 2>/dev/null || echo 'WARNING: the messages could not be built, so the node will' \
-		'run without its topic `estimate`; why: $(BIN)/python -m pip install -v --no-build-isolation --no-deps -e .'
+	$(PIP) install --editable '.[ros,cpu,dev]'
+	$(PIP) install --group messages
+	@$(HAS_MESSAGES) || $(PIP) install --no-build-isolation --no-deps --editable .
+	@$(HAS_MESSAGES) || echo 'WARNING: the messages could not be built, so the node will run without its topic `estimate`;' \
+		'why: $(BIN)/python -m pip install --verbose --no-build-isolation --no-deps --editable .'
 	@touch $@
