@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -33,7 +34,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from stereo_msgs.msg import DisparityImage
 
-from dwarf_ros.estimators import load_estimator
+from dwarf_ros.estimators import Estimator, load_estimator
 from dwarf_ros.ros import distro, messages
 from dwarf_ros.ros.diagnostics import (
     BUSY,
@@ -209,7 +210,7 @@ class DwarfNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("dwarf")
         self.statistics = Statistics()
-        self._estimator: Any = None
+        self._estimator: Estimator | None = None
         self._configure_error = ""
         self._synchronizer: Synchronizer[Image] = Synchronizer()
         self._infos: dict[str, CameraInfo] = {}
@@ -384,9 +385,7 @@ class DwarfNode(LifecycleNode):
             messages.ns_from_stamp(message.header.stamp), (message.width, message.height), message
         )
         while self._synchronizer.notices:
-            self._log_throttled(
-                "pairing", self._synchronizer.notices.popleft(), self.get_logger().warning
-            )
+            self._warn("pairing", self._synchronizer.notices.popleft())
         if pairs is not None:
             self.statistics.accept()
             if self._mailbox.put(Work(pairs, time.monotonic())):
@@ -401,13 +400,15 @@ class DwarfNode(LifecycleNode):
             return
         left, right = "left/camera_info", "right/camera_info"
         try:
-            self._synchronizer.camera = messages.camera_from_messages(
+            camera = messages.camera_from_messages(
                 self._infos[left], self._infos[right], self._resolved(left), self._resolved(right)
             )
         except InputError as error:
-            self._synchronizer.camera = None
+            self._synchronizer.set_camera(None)
             self.statistics.last_error = str(error)
             self.get_logger().error(f"{error}; waiting for a calibration that can be used")
+        else:
+            self._synchronizer.set_camera(camera)
 
     def _work(self) -> None:
         while (work := self._mailbox.take()) is not None:
@@ -419,10 +420,12 @@ class DwarfNode(LifecycleNode):
             except Exception as error:  # whatever an estimator does, the next pair is tried
                 line = _one_line(error)
                 self.statistics.fail(line)
-                self._log_throttled("worker", f"pair not answered: {line}", self.get_logger().error)
+                if self._is_news("worker", line):
+                    self.get_logger().error(f"pair not answered: {line}")
 
     def _answer(self, pairs: ConsecutivePairs[Image]) -> bool:
         """Estimate and publish for those who listen; False if nobody does."""
+        assert self._estimator is not None
         wanted = [
             (publisher, encode)
             for publisher, encode in self._publishers_by_topic.values()
@@ -434,8 +437,10 @@ class DwarfNode(LifecycleNode):
         self._decoded = (pairs.current, current)
         newest_first = self._parameter("reference") == "current"
         reference, other = (current, previous) if newest_first else (previous, current)
+        scene_flow = self._estimator.estimate(reference, other)
+        frame_id = self._parameter("frame_id") or scene_flow.frame_id
         answer = Answer(
-            self._estimator.estimate(reference, other),
+            dataclasses.replace(scene_flow, frame_id=frame_id),
             reference.left,
             self._parameter("max_depth_m"),
             self._parameter("min_disparity"),
@@ -453,16 +458,21 @@ class DwarfNode(LifecycleNode):
             messages.image_from_message(pair.right, self._resolved("right/image_rect")),
             stamp=pair.stamp,
             camera=pair.camera,
-            frame_id=self._parameter("frame_id") or pair.left.header.frame_id,
+            frame_id=pair.left.header.frame_id,
         )
 
-    def _log_throttled(self, source: str, line: str, log: Callable[[str], Any]) -> None:
-        """Log a line of one source: each second at most one, and the same again only after a while."""
+    def _warn(self, source: str, line: str) -> None:
+        if self._is_news(source, line):
+            self.get_logger().warning(line)
+
+    def _is_news(self, source: str, line: str) -> bool:
+        """Whether to log a line of one source: each second at most one, and the same again only after a while."""
         last_line, last_s = self._logged.get(source, ("", -math.inf))
         elapsed_s = time.monotonic() - last_s
-        if elapsed_s >= (REPEATED_LINE_S if line == last_line else 1.0):
-            log(line)
-            self._logged[source] = (line, time.monotonic())
+        if elapsed_s < (REPEATED_LINE_S if line == last_line else 1.0):
+            return False
+        self._logged[source] = (line, time.monotonic())
+        return True
 
     def _report(self) -> None:
         """Every second: publish the diagnostics, and say what is missing if nothing comes."""
@@ -473,7 +483,7 @@ class DwarfNode(LifecycleNode):
         stalled = ""
         if time.monotonic() - self._progress_s >= STALLED_S:
             stalled = f"no stereo pairs: {self._missing()}"
-            self._log_throttled("input", stalled, self.get_logger().warning)
+            self._warn("input", stalled)
 
         if self._configure_error:
             level, message = DiagnosticStatus.ERROR, f"not configured: {self._configure_error}"

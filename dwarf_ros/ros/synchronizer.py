@@ -75,7 +75,7 @@ class Synchronizer(Generic[Image]):
         tolerance_s: largest difference of left and right stamps, s; 0: equal stamps only.
         queue_size: how many images of each side wait for a partner, at least 1.
         max_frame_gap_s: stereo pairs farther apart in time are not paired with each other, s.
-        camera: calibration of the images to come, None while unknown.
+        camera: calibration of the images to come, None while unknown; set by `set_camera`.
         drops: how many images (no partner, duplicate), stereo pairs (no calibration, size differs) or steps from one
             stereo pair to the next (gap, time jumped back, camera changed) were lost, by cause.
         notices: what a person should hear of, the last few; whoever reads them clears them.
@@ -94,6 +94,14 @@ class Synchronizer(Generic[Image]):
         self._left: _Side[Image] = _Side(deque())
         self._right: _Side[Image] = _Side(deque())
         self._previous: StereoPair[Image] | None = None
+        self._uncalibrated: tuple[_Entry[Image], _Entry[Image]] | None = None
+
+    def set_camera(self, camera: StereoCamera | None) -> None:
+        """Take a calibration; the last pair of images is not lost if it came just before."""
+        self.camera = camera
+        if camera is not None and self._uncalibrated is not None:
+            (left, right), self._uncalibrated = self._uncalibrated, None
+            self._pair(left, right)
 
     def add_left(
         self, stamp: int, size: tuple[int, int], image: Image
@@ -165,12 +173,15 @@ class Synchronizer(Generic[Image]):
 
     def _pair(self, left: _Entry[Image], right: _Entry[Image]) -> ConsecutivePairs[Image] | None:
         previous, self._previous = self._previous, None
+        if self._uncalibrated is not None:
+            self.drops[NO_CAMERA] += 1
+            self._uncalibrated = None
         if left.size != right.size:
             self.drops[SIZE_MISMATCH] += 1
             self._notice_size(left.size, "left images", right.size, "right images")
             return None
         if self.camera is None:
-            self.drops[NO_CAMERA] += 1
+            self._uncalibrated = (left, right)
             return None
         if left.size != (self.camera.width, self.camera.height):
             self.drops[SIZE_MISMATCH] += 1
