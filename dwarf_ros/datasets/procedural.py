@@ -33,6 +33,10 @@ _TEXTURE = 512
 
 _LEVELS = 10
 _MOST_TAPS = 16
+_BORDER = _MOST_TAPS // 2 + 1
+"""Texels about each mip level that its taps may reach."""
+
+_PART = 65536
 _SUBSAMPLES = 3
 """Rays along each axis of a pixel that more than one face touches."""
 
@@ -362,11 +366,12 @@ def _about_y(yaw: float | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Atlas:
-    """All textures with their mip levels in one image, each level with a border of one texel.
+    """All textures with their mip levels in one image, each level with a border.
 
     Attributes:
-        texels: uint8 H x W x 4; level k of texture i has its first texel at (`columns[k]`, `rows[i]`).
-        columns, rows: see above, texels.
+        texels: uint8 H x W x 4.
+        columns: float32, where in it the left edge of each level is, px.
+        rows: float32, where the upper edge of each texture is, px.
         names: index of each texture.
         tiled: bool, one a texture; False: it does not repeat, its edge goes on.
     """
@@ -383,17 +388,19 @@ def _atlas() -> _Atlas:
     tiled, single = _paint_tiled_textures(), _paint_single_textures()
     textures = {**tiled, **single}
     sizes = [_TEXTURE >> level for level in range(_LEVELS)]
-    columns = np.cumsum([1] + [size + 2 for size in sizes[:-1]])
-    rows = 1 + np.arange(len(textures)) * (_TEXTURE + 2)
-    texels = np.zeros((len(textures) * (_TEXTURE + 2), columns[-1] + 2, 4), np.uint8)
+    columns = _BORDER + np.cumsum([0] + [size + 2 * _BORDER for size in sizes])
+    rows = _BORDER + np.arange(len(textures)) * (_TEXTURE + 2 * _BORDER)
+    texels = np.zeros((rows[-1] + _TEXTURE + _BORDER, columns[-1] - _BORDER, 4), np.uint8)
     for row, (name, texture) in zip(rows, textures.items(), strict=True):
-        border = cv2.BORDER_WRAP if name in tiled else cv2.BORDER_REPLICATE
-        for column, size in zip(columns, sizes, strict=True):
+        mode = "wrap" if name in tiled else "edge"
+        for column, size in zip(columns[:-1], sizes, strict=True):
             level = cv2.resize(texture, (size, size), interpolation=cv2.INTER_AREA)
-            level = cv2.copyMakeBorder(level, 1, 1, 1, 1, border)
-            level = np.clip(np.rint(level), 0, 255)
-            texels[row - 1 : row + size + 1, column - 1 : column + size + 1] = level
+            level = np.pad(level, [(_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0)], mode=mode)
+            top, left, whole = row - _BORDER, column - _BORDER, size + 2 * _BORDER
+            texels[top : top + whole, left : left + whole] = np.clip(np.rint(level), 0, 255)
     names = {name: index for index, name in enumerate(textures)}
+    # Where coordinate 0, the outer edge of the first texel, is for remap, which counts from that texel's centre.
+    columns, rows = (np.float32(start - 0.5) for start in (columns[:-1], rows))
     return _Atlas(texels, columns, rows, names, np.array([name in tiled for name in textures]))
 
 
@@ -445,8 +452,9 @@ def _grain(rng: np.random.Generator, mean: tuple[int, int, int], amplitude: floa
     texture[..., :3] = mean
     texture[..., 3] = 255
     texture[..., :3] += amplitude * (0.75 * _noise(rng, 0.8) + 0.25 * _noise(rng, 0.2))[..., None]
+    hue = _noise(rng)
     for channel in range(3):
-        texture[..., channel] += 0.15 * amplitude * _noise(rng)
+        texture[..., channel] += 0.15 * amplitude * np.roll(hue, 170 * channel, axis=1)
     return np.clip(texture, 0, 255)
 
 
@@ -491,7 +499,7 @@ def _facade(
                 left, top, left + wide, top + sky, (glass + 45, glass + 55, glass + 70)
             )
             if rng.random() < 0.6:
-                cloth = rng.uniform(120, 225, 3)
+                cloth = rng.uniform(130, 215) + rng.uniform(-22, 22, 3)
                 edge = rng.uniform(0.15, 0.45) * wide
                 canvas.rectangle(left, top, left + edge, top + high, tuple(cloth))
                 canvas.rectangle(
@@ -617,8 +625,11 @@ def _paint_single_textures() -> dict[str, np.ndarray]:
     def body() -> _Canvas:
         return _Canvas((235, 235, 235), 1.0)
 
+    noise = _noise(rng, 1.1)
+
     def finish(canvas: _Canvas, amplitude: float = 7) -> np.ndarray:
-        return canvas.finish(_noise(rng, 1.1), amplitude)
+        shift = tuple(rng.integers(0, _TEXTURE, 2))
+        return canvas.finish(np.roll(noise, shift, axis=(0, 1)), amplitude)
 
     def wheels(canvas: _Canvas, places: tuple[float, ...], rx: float, ry: float) -> None:
         canvas.rectangle(0, 0.86, 1, 1, dark)
@@ -1082,7 +1093,7 @@ def _build_scene(rng: np.random.Generator, motion: _CameraMotion, duration: floa
         shadow=np.array(shadows).reshape(-1, 3),
         sun=np.array(sun),
         haze=np.array([206, 214, 224], np.float32) + np.float32(rng.uniform(-10, 10)),
-        zenith=np.array([96, 142, 206], np.float32) + rng.uniform(-20, 20, 3).astype(np.float32),
+        zenith=np.array([96, 142, 206], np.float32) + rng.uniform(-6, 12, 3).astype(np.float32),
         haze_distance=rng.uniform(350.0, 700.0),
         cloud_offset=rng.uniform(0, 1, 2),
     )
@@ -1192,6 +1203,13 @@ def _traffic(
     while oncoming < 60.0 + (speed + motion.speed) * duration:
         add(_Body(vehicle(), -_LANE / 2 + rng.normal(0, 0.15), oncoming, np.pi, speed, drift()))
         oncoming += rng.uniform(10.0, 26.0)
+    for side in (-1, 1):
+        place = rng.uniform(6.0, 14.0)
+        while place < 80.0 + motion.speed * duration:
+            turned = float(rng.choice([0.0, np.pi]))
+            x = side * (_KERB + rng.uniform(1.7, 2.8))
+            add(_Body(_walker(rng), x, place, turned, rng.uniform(1.0, 1.6), drift()))
+            place += rng.uniform(5.0, 20.0)
     for crossing in crossings:
         reached = max(0.0, (crossing - 25.0) / motion.speed)
         for side in (-1, 1):
@@ -1278,7 +1296,7 @@ def _look(scene: _Scene, time: float, pose: np.ndarray, camera: StereoCamera) ->
     normal = np.cross(along, up)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     # Half the sky's light on a wall, all of it on a roof, and the sun's.
-    light = 0.66 - 0.14 * normal[:, 1] + 0.34 * np.maximum(normal @ scene.sun, 0.0)
+    light = 0.62 - 0.14 * normal[:, 1] + 0.42 * np.maximum(normal @ scene.sun, 0.0)
 
     to_camera = pose[:3, :3].T
     intrinsics = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
@@ -1356,7 +1374,7 @@ def _pixel_centres(camera: StereoCamera) -> tuple[np.ndarray, np.ndarray]:
 def _cast_grid(view: _View) -> tuple[np.ndarray, np.ndarray]:
     """First face that the ray through each pixel's centre meets (the sky: `view.sky`), and 1 / depth there (0): H x W."""
     shape = (view.camera.height, view.camera.width)
-    face = np.full(shape, view.sky, np.int32)
+    face = np.full(shape, view.sky)
     nearest = np.zeros(shape)
     columns, rows = np.arange(shape[1], dtype=np.float64), np.arange(shape[0], dtype=np.float64)
     for index in view.seen:
@@ -1377,19 +1395,24 @@ def _cast_grid(view: _View) -> tuple[np.ndarray, np.ndarray]:
     return face, nearest
 
 
-def _cast_points(view: _View, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_cast_grid`, for the rays through any points of the image, px, N; outside of it or NaN: the sky."""
+def _cast_points(
+    view: _View, x: np.ndarray, y: np.ndarray, faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_cast_grid`, for the rays through any points of the image, px, N; outside of it or NaN: the sky.
+
+    Only the given faces, which must be `seen`, are met.
+    """
     # In order of rows, a face's points are in one slice. Indices of rows sort fast as int16.
     inside = (x > -1) & (x < view.camera.width) & (y > -1) & (y < view.camera.height)
     row = np.where(inside, np.rint(np.where(inside, y, 0)), -2).astype(np.int16)
     order = np.argsort(row, kind="stable")
     row, x, y = row[order], x[order], y[order]
-    face = np.full(len(x), view.sky, np.int32)
+    face = np.full(len(x), view.sky)
     nearest = np.zeros(len(x))
-    bounds = view.bounds[view.seen]
+    bounds = view.bounds[faces]
     starts = np.searchsorted(row, bounds[:, 2] - 1)
     ends = np.searchsorted(row, bounds[:, 3], side="right")
-    for index, start, end in zip(view.seen, starts, ends, strict=True):
+    for index, start, end in zip(faces, starts, ends, strict=True):
         x0, x1 = view.bounds[index, :2]
         part_x = x[start:end]
         chosen = start + np.flatnonzero((part_x > x0 - 1) & (part_x < x1))
@@ -1447,7 +1470,7 @@ def _visible(
     towards[view.seen] = towards[view.sky] = True
     visible &= towards[face]
     candidates = np.flatnonzero(visible)
-    first, nearest = _cast_points(view, x[candidates], y[candidates])
+    first, nearest = _cast_points(view, x[candidates], y[candidates], view.seen)
     # In the sky nothing may be seen; elsewhere nothing nearer than the point, which rounding moves.
     visible[candidates] = (first == face[candidates]) | (nearest < (1 + 1e-6) / depth[candidates])
     return visible
@@ -1462,7 +1485,8 @@ def _render(view: _View) -> np.ndarray:
     camera = view.camera
     face, _ = _cast_grid(view)
     x, y = _pixel_centres(camera)
-    image = _shade(view, face.ravel(), x, y, 1.0).reshape(camera.height, camera.width, 3)
+    paint = _paint(view)
+    image = _shade(view, paint, face.ravel(), x, y, 1.0).reshape(camera.height, camera.width, 3)
 
     mixed = np.zeros(face.shape, bool)
     for ahead, behind in (
@@ -1477,57 +1501,97 @@ def _render(view: _View) -> np.ndarray:
     rows, columns = np.nonzero(mixed)
     steps = (np.arange(_SUBSAMPLES) + 0.5) / _SUBSAMPLES - 0.5
     offset_y, offset_x = (offsets.ravel() for offsets in np.meshgrid(steps, steps, indexing="ij"))
-    x = (columns[:, None] + offset_x).ravel()
-    y = (rows[:, None] + offset_y).ravel()
-    face, _ = _cast_points(view, x, y)
-    colours = _shade(view, face, x, y, 1 / _SUBSAMPLES)
-    image[rows, columns] = colours.reshape(len(rows), -1, 3).mean(axis=1)
+    x = (columns + offset_x[:, None]).ravel()
+    y = (rows + offset_y[:, None]).ravel()
+    present = np.isin(view.seen, np.unique(face))
+    face, _ = _cast_points(view, x, y, view.seen[present])
+    colours = _shade(view, paint, face, x, y, 1 / _SUBSAMPLES)
+    image[rows, columns] = colours.reshape(len(offset_x), len(rows), 3).mean(axis=0)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _shade(view: _View, face: np.ndarray, x: np.ndarray, y: np.ndarray, size: float) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class _Paint:
+    """How each face of a view is coloured; the sky comes last.
+
+    Attributes:
+        to_texel: 3 x 3 x F, pixel (x, y, 1) to (s, t, 1) / depth; s and t are texels.
+        texture: int F, in the atlas. tint: float32 F x 3. light: float32 F.
+        to_world: 3 x 3, pixel (x, y, 1) to its ray's direction in the world.
+    """
+
+    to_texel: np.ndarray
+    texture: np.ndarray
+    tint: np.ndarray
+    light: np.ndarray
+    to_world: np.ndarray
+
+
+def _paint(view: _View) -> _Paint:
+    scene = view.scene
+    # The clouds are a plane above the camera, which only its rotation moves.
+    to_world = np.linalg.inv(view.infinity)
+    clouds = np.stack([0.25 * to_world[0], 0.25 * to_world[2], -to_world[1]])
+    to_texel = np.concatenate([view.inverse, clouds[None]])
+    scale = np.concatenate([scene.texture_scale, [[1.0, 1.0]]])[:, :, None]
+    offset = np.concatenate([scene.texture_offset, [scene.cloud_offset]])[:, :, None]
+    to_texel[:, :2] = _TEXTURE * (scale * to_texel[:, :2] + offset * to_texel[:, 2:])
+    return _Paint(
+        to_texel=np.ascontiguousarray(to_texel.transpose(1, 2, 0)),
+        texture=np.append(scene.texture, _atlas().names["clouds"]),
+        tint=np.concatenate([scene.tint, np.ones((1, 3), np.float32)]),
+        light=np.append(view.light, np.float32(1)),
+        to_world=to_world,
+    )
+
+
+def _shade(
+    view: _View, paint: _Paint, face: np.ndarray, x: np.ndarray, y: np.ndarray, size: float
+) -> np.ndarray:
     """Colour of faces seen at pixels x, y through squares of the given size, px: float32 N x 3, 0 to 255."""
-    scene, atlas = view.scene, _atlas()
-    # The clouds are a plane above the camera, for directions only; towards the horizon it is cut off.
-    from_pixel = np.linalg.inv(view.infinity)
-    clouds = np.stack([0.25 * from_pixel[0], 0.25 * from_pixel[2], -from_pixel[1]])
-    inverse = np.concatenate([view.inverse, clouds[None]])
-    scale = np.concatenate([scene.texture_scale, [[1.0, 1.0]]])
-    offset = np.concatenate([scene.texture_offset, [scene.cloud_offset]])
-    # Pixel to (s, t, 1) / depth, s and t in texels.
-    to_texel = inverse.copy()
-    to_texel[:, :2] = inverse[:, :2] * scale[:, :, None] + offset[:, :, None] * inverse[:, 2:]
-    to_texel[:, :2] *= _TEXTURE
-    a = [[to_texel[:, row, column][face] for column in range(3)] for row in range(3)]
-    w = a[2][0] * x + a[2][1] * y + a[2][2]
+    # In parts that stay in the processor's cache.
+    parts = [slice(start, start + _PART) for start in range(0, len(face), _PART)]
+    colours = [_shade_part(view, paint, face[p], x[p], y[p], size) for p in parts]
+    return np.concatenate(colours) if colours else np.zeros((0, 3), np.float32)
+
+
+def _shade_part(
+    view: _View, paint: _Paint, face: np.ndarray, x: np.ndarray, y: np.ndarray, size: float
+) -> np.ndarray:
+    scene = view.scene
+    a = [[column.take(face) for column in row] for row in paint.to_texel]
+    s, t, w = (row[0] * x + row[1] * y + row[2] for row in a)
     sky = np.flatnonzero(face == view.sky)
     elevation = w[sky] / np.linalg.norm(
-        from_pixel @ np.stack([x[sky], y[sky], np.ones(len(sky))]), axis=0
+        paint.to_world @ np.stack([x[sky], y[sky], np.ones(len(sky))]), axis=0
     )
+    # Towards the horizon the clouds' plane is cut off.
     w[sky] = np.maximum(w[sky], 0.03)
     depth = 1 / w
-    s = (a[0][0] * x + a[0][1] * y + a[0][2]) * depth
-    t = (a[1][0] * x + a[1][1] * y + a[1][2]) * depth
-    step = (depth * size).astype(np.float32)
+    s *= depth
+    t *= depth
+    step = depth * size
     gradient = [
-        ((a[row][column] - value * a[2][column]).astype(np.float32) * step)
+        ((a[row][column] - value * a[2][column]) * step).astype(np.float32)
         for row, value in ((0, s), (1, t))
         for column in (0, 1)
     ]
-    texture = np.append(scene.texture, atlas.names["clouds"])[face]
-    texel = _sample(atlas, texture, s, t, gradient)
+    texel = _sample(paint.texture.take(face), s, t, gradient)
 
-    tint = np.concatenate([scene.tint, np.ones((1, 3), np.float32)])[face]
-    light = np.append(view.light, np.float32(1))[face]
-    colour = texel[:, :3] * (1 + (texel[:, 3:] * np.float32(1 / 255)) * (tint - 1))
-    colour *= light[:, None]
+    colour = paint.tint.take(face, axis=0)
+    colour -= 1
+    colour *= texel[:, 3:] * np.float32(1 / 255)
+    colour += 1
+    colour *= texel[:, :3]
+    colour *= paint.light.take(face)[:, None]
     ground = np.flatnonzero(face == 0)
     if len(ground):
-        colour[ground] = _shade_ground(
-            view, colour[ground], s[ground], t[ground], [g[ground] for g in gradient]
-        )
-    clear = np.exp(-depth / scene.haze_distance).astype(np.float32)[:, None]
-    colour = scene.haze + clear * (colour - scene.haze)
+        on_ground = [g[ground] for g in gradient]
+        colour[ground] = _shade_ground(view, colour[ground], s[ground], t[ground], on_ground)
+    clear = np.exp((depth * (-1 / scene.haze_distance)).astype(np.float32))[:, None]
+    colour -= scene.haze
+    colour *= clear
+    colour += scene.haze
     colour[sky] = _sky_colour(scene, texel[sky, 0], elevation)
     return colour
 
@@ -1545,14 +1609,16 @@ def _shade_ground(
     view: _View, colour: np.ndarray, s: np.ndarray, t: np.ndarray, gradient: list[np.ndarray]
 ) -> np.ndarray:
     """Asphalt with large patches, lane markings and the darkness under vehicles."""
-    scene, atlas = view.scene, _atlas()
+    scene = view.scene
     metres = _GROUND_TILE / _TEXTURE
     corner, tile = scene.corner[0], scene.texture_offset[0] * _GROUND_TILE
     x = (s * metres - tile[0] + corner[0]).astype(np.float32)
     z = (tile[1] - t * metres + corner[2]).astype(np.float32)
     broad = np.float32(_GROUND_TILE / 47.0)
-    texture = np.full(len(s), atlas.names["broad"])
-    patches = _sample(atlas, texture, s * broad, t * broad, [g * broad for g in gradient])
+    texture = np.full(len(s), _atlas().names["broad"])
+    # Wide patches may be blurred as much across the view as along it: one tap does.
+    wide, none = broad * np.maximum.reduce(np.abs(gradient)), np.zeros_like(gradient[0])
+    patches = _sample(texture, s * broad, t * broad, [wide, none, none, wide])
     patches = patches[:, :1] * np.float32(1 / 128)
     colour = colour * (np.float32(0.7) + np.float32(0.3) * patches)
 
@@ -1596,13 +1662,12 @@ def _dashes(z: np.ndarray, period: float, dash: float, length: np.ndarray) -> np
 
 
 def _sample(
-    atlas: _Atlas, texture: np.ndarray, s: np.ndarray, t: np.ndarray, gradient: list[np.ndarray]
+    texture: np.ndarray, s: np.ndarray, t: np.ndarray, gradient: list[np.ndarray]
 ) -> np.ndarray:
     """Mean of textures over parallelograms.
 
     Args:
-        atlas: the textures.
-        texture: int N.
+        texture: int N, in the atlas.
         s: middles, texels of level 0, float64 N.
         t: the same, downwards.
         gradient: sides (ds/dx, ds/dy, dt/dx, dt/dy), texels, float32 N each.
@@ -1610,63 +1675,65 @@ def _sample(
     Returns:
         float32 N x 4, 0 to 255.
     """
+    atlas = _atlas()
     sx, sy, tx, ty = gradient
     length_x, length_y = sx * sx + tx * tx, sy * sy + ty * ty
-    first = length_x >= length_y
     longest = np.maximum(np.maximum(length_x, length_y), np.float32(1e-12))
     area = np.maximum(np.abs(sx * ty - sy * tx), longest / _MOST_TAPS**2)
     # The taps lie along the longer side, each as wide as the parallelogram is across it.
-    taps = np.clip(np.ceil(np.log2(longest / area) - 0.25), 0, math.log2(_MOST_TAPS))
-    lod = np.log2(area / np.sqrt(longest))
-    lod = np.maximum(lod, 0.5 * np.log2(longest) - taps)
-    lod = np.clip(lod, 0, _LEVELS - 1.001)
+    half_log = 0.5 * np.log2(longest)
+    log_area = np.log2(area)
+    taps = np.clip(np.rint(2 * half_log - log_area), 0, math.log2(_MOST_TAPS))
+    lod = np.clip(np.maximum(log_area - half_log, half_log - taps), 0, _LEVELS - 1.001)
     taps = taps.astype(np.int8)
+    first = length_x >= length_y
     along_s, along_t = np.where(first, sx, sy), np.where(first, tx, ty)
 
-    tiled = atlas.tiled[texture]
-    s = (s - np.floor(s / _TEXTURE) * _TEXTURE * tiled).astype(np.float32)
-    t = (t - np.floor(t / _TEXTURE) * _TEXTURE * tiled).astype(np.float32)
-    rows = atlas.rows.astype(np.float32)[texture]
+    tiled = atlas.tiled[texture] * float(_TEXTURE)
+    s = (s - np.floor(s * (1 / _TEXTURE)) * tiled).astype(np.float32)
+    t = (t - np.floor(t * (1 / _TEXTURE)) * tiled).astype(np.float32)
+    rows = atlas.rows.take(texture)
     result = np.empty((len(s), 4), np.float32)
     for power in range(int(math.log2(_MOST_TAPS)) + 1):
         chosen = np.flatnonzero(taps == power)
         if len(chosen):
-            offsets = ((np.arange(1 << power) + 0.5) / (1 << power) - 0.5).astype(np.float32)[
-                :, None
-            ]
-            tap_s, tap_t = (
-                s[chosen] + offsets * along_s[chosen],
-                t[chosen] + offsets * along_t[chosen],
-            )
-            result[chosen] = _fetch(atlas, tiled[chosen], rows[chosen], tap_s, tap_t, lod[chosen])
+            count = 1 << power
+            offsets = ((np.arange(count) + 0.5) / count - 0.5).astype(np.float32)[:, None]
+            tap_s = s[chosen] + offsets * along_s[chosen]
+            tap_t = t[chosen] + offsets * along_t[chosen]
+            result[chosen] = _fetch(atlas, rows[chosen], tap_s, tap_t, lod[chosen])
     return result
 
 
 def _fetch(
+    atlas: _Atlas, rows: np.ndarray, s: np.ndarray, t: np.ndarray, lod: np.ndarray
+) -> np.ndarray:
+    """Mean over taps (s, t), T x N, of trilinearly filtered textures: float32 N x 4."""
+    fine = lod.astype(np.intp)
+    shrink = np.exp2(-fine.astype(np.float32))
+    low = _fetch_level(atlas, rows, s, t, fine, shrink)
+    high = _fetch_level(atlas, rows, s, t, fine + 1, shrink * np.float32(0.5))
+    return low + (lod - fine).astype(np.float32)[:, None] * (high - low)
+
+
+def _fetch_level(
     atlas: _Atlas,
-    tiled: np.ndarray,
     rows: np.ndarray,
     s: np.ndarray,
     t: np.ndarray,
-    lod: np.ndarray,
+    level: np.ndarray,
+    shrink: np.ndarray,
 ) -> np.ndarray:
-    """Mean over taps (s, t), T x N, of trilinearly filtered textures: float32 N x 4."""
-    count = s.shape[1]
-    fine = np.floor(lod).astype(np.intp)
-    part = (lod - fine)[:, None]
-    size = np.float32(_TEXTURE)
-    s = np.where(tiled, s - np.floor(s / size) * size, np.clip(s, 0, size))
-    t = np.where(tiled, t - np.floor(t / size) * size, np.clip(t, 0, size))
-    means = []
-    for level in (fine, fine + 1):
-        shrink = np.exp2(-level.astype(np.float32))
-        column = s * shrink + (atlas.columns.astype(np.float32)[level] - np.float32(0.5))
-        row = t * shrink + (rows - np.float32(0.5))
-        # remap takes images, of less than 32768 px a side.
-        width = 1024
-        padding = -column.size % width
-        maps = [np.pad(m.ravel(), (0, padding)).reshape(-1, width) for m in (column, row)]
-        texels = cv2.remap(atlas.texels, maps[0], maps[1], cv2.INTER_LINEAR)
-        texels = texels.reshape(-1, 4)[: column.size].reshape(-1, count, 4)
-        means.append(texels.mean(axis=0, dtype=np.float32))
-    return means[0] + part * (means[1] - means[0])
+    # remap takes images of less than 32768 px a side.
+    width = 1024
+    shape = (-(-s.size // width), width)
+    column, row = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for place, values, start in ((column, s, atlas.columns.take(level)), (row, t, rows)):
+        place = place.reshape(-1)[: s.size].reshape(s.shape)
+        np.multiply(values, shrink, out=place)
+        place += start
+    texels = cv2.remap(atlas.texels, column, row, cv2.INTER_LINEAR).reshape(-1, 4)[: s.size]
+    if len(s) == 1:
+        return texels.astype(np.float32)
+    flat = texels.reshape(len(s), -1)
+    return cv2.reduce(flat, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F).reshape(-1, 4)
