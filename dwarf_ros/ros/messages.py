@@ -53,6 +53,7 @@ _DEFAULT_ENCODINGS = {
     ("float32", 1): "32FC1",
     ("float32", 2): "32FC2",
 }
+IMAGE_ENCODINGS = tuple(_COLOUR_CONVERSIONS)
 
 _CLOUD_FIELDS = ("x", "y", "z", "rgb", "vx", "vy", "vz")
 
@@ -78,7 +79,7 @@ def image_from_message(msg: Image, name: str = "image") -> np.ndarray:
     """Pixels of a camera image.
 
     Args:
-        msg: any encoding of `_COLOUR_CONVERSIONS`, either byte order, rows padded or not.
+        msg: any of `IMAGE_ENCODINGS`, either byte order, rows padded or not.
         name: what an error calls it, usually the topic.
 
     Returns:
@@ -87,9 +88,9 @@ def image_from_message(msg: Image, name: str = "image") -> np.ndarray:
     Raises:
         InputError: another encoding, no pixels, a row step too small for the width, or less data than rows.
     """
-    if msg.encoding not in _COLOUR_CONVERSIONS:
+    if msg.encoding not in IMAGE_ENCODINGS:
         raise InputError(
-            f"{name}: encoding is {msg.encoding[:40]!r}, expected one of {', '.join(_COLOUR_CONVERSIONS)}"
+            f"{name}: encoding is {msg.encoding[:40]!r}, expected one of {', '.join(IMAGE_ENCODINGS)}"
         )
     pixel_bytes, conversion = _COLOUR_CONVERSIONS[msg.encoding]
     row_bytes = msg.width * pixel_bytes
