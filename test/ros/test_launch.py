@@ -1,0 +1,168 @@
+"""The launch file: what can be told from its text, and a real launch where launch is installed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from dwarf_ros.ros import distro, node
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = REPOSITORY / "launch" / "dwarf.launch.py"
+ARGUMENTS = {
+    "namespace",
+    "estimator",
+    "engine",
+    "weights",
+    "reference",
+    "params_file",
+    "left_image",
+    "right_image",
+    "left_camera_info",
+    "right_camera_info",
+    "rviz",
+    "use_sim_time",
+    "log_level",
+}
+
+LAUNCHER = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+arguments = [tuple(argument.split(":=", 1)) for argument in sys.argv[2:]]
+service = LaunchService()
+service.include_launch_description(LaunchDescription([
+    IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments
+    )
+]))
+sys.exit(service.run())
+"""
+
+
+def constants() -> dict[str, dict[str, str]]:
+    """The dictionaries that the launch file defines, read without running it."""
+    tree = ast.parse(LAUNCH_FILE.read_text(), filename=str(LAUNCH_FILE))
+    return {
+        statement.targets[0].id: ast.literal_eval(statement.value)
+        for statement in tree.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict)
+    }
+
+
+def test_the_parameters_and_topics_that_it_offers_are_the_nodes():
+    offered = constants()
+    assert set(offered["PARAMETERS"]) <= set(node.PARAMETERS)
+    assert set(offered["INPUTS"].values()) == set(node.INPUT_TOPICS)
+    assert {*offered["PARAMETERS"], *offered["INPUTS"]} <= ARGUMENTS
+
+
+def test_the_files_that_it_names_are_there_and_the_profile_is_the_nodes():
+    text = LAUNCH_FILE.read_text()
+    for name in re.findall(r'CONFIG / "([^"]+)"', text):
+        assert (REPOSITORY / "config" / name).is_file()
+    assert all(f'"{name}"' in text for name in distro.PROFILE_VARIABLES)
+
+
+def test_rviz_shows_topics_that_the_node_publishes():
+    shown = yaml.safe_load((REPOSITORY / "config" / "dwarf.rviz").read_text())
+    topics = {
+        display["Topic"]["Value"]
+        for display in shown["Visualization Manager"]["Displays"]
+        if "Topic" in display
+    }
+    assert topics <= {*node.OUTPUTS, *node.INPUT_TOPICS}
+    assert {"scene_flow", "flow_color"} <= topics
+
+
+def test_every_argument_has_a_default_and_a_description():
+    launch_description_sources = pytest.importorskip("launch.launch_description_sources")
+    pytest.importorskip("launch_ros")
+    description = launch_description_sources.get_launch_description_from_python_launch_file(
+        str(LAUNCH_FILE)
+    )
+    arguments = {argument.name: argument for argument in description.get_launch_arguments()}
+    assert set(arguments) == ARGUMENTS
+    for name, argument in arguments.items():
+        assert argument.default_value is not None, name
+        assert len(argument.description) > 10, name
+
+
+@pytest.fixture
+def installed_package(tmp_path) -> Path:
+    """Prefix in which this checkout is installed as colcon would."""
+    prefix = tmp_path / "prefix"
+    for folder in ("lib/dwarf_ros", "share/dwarf_ros", "share/ament_index/resource_index/packages"):
+        (prefix / folder).mkdir(parents=True)
+    (prefix / "share/ament_index/resource_index/packages/dwarf_ros").touch()
+    executable = prefix / "lib/dwarf_ros/dwarf_node"
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dwarf_ros.ros.node "$@"\n')
+    executable.chmod(0o755)
+    return prefix
+
+
+def test_a_launched_node_has_the_namespace_topics_and_parameters_given(
+    ros_environment, installed_package, tmp_path, rig
+):
+    pytest.importorskip("launch_ros")
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    queue_size: 3\n    estimator: magic\n")
+    log = tmp_path / "launch.log"
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    prefixes = [str(installed_package), os.environ.get("AMENT_PREFIX_PATH", "")]
+    with log.open("w") as stream:
+        launched = subprocess.Popen(
+            [
+                *(sys.executable, "-c", LAUNCHER, str(LAUNCH_FILE)),
+                "namespace:=robot",
+                "estimator:=classical",
+                "left_image:=/camera/left",
+                f"params_file:={parameters}",
+            ],
+            env={
+                **ros_environment,
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                "AMENT_PREFIX_PATH": os.pathsep.join(filter(None, prefixes)),
+                "ROS_LOG_DIR": str(tmp_path),
+            },
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        end = time.monotonic() + 30
+        while "active: waiting for" not in log.read_text():
+            assert launched.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        assert (
+            "/camera/left, /robot/left/camera_info, /robot/right/image_rect, "
+            "/robot/right/camera_info" in log.read_text()
+        )
+        assert "estimator classical" in log.read_text()
+        from rcl_interfaces.srv import GetParameters
+
+        values = rig.call(
+            GetParameters,
+            "/robot/dwarf/get_parameters",
+            GetParameters.Request(names=["queue_size", "use_sim_time"]),
+        ).values
+        assert (values[0].integer_value, values[1].bool_value) == (3, False)
+        launched.send_signal(signal.SIGINT)
+        assert launched.wait(timeout=15) == 0, log.read_text()
+    finally:
+        if launched.poll() is None:
+            launched.kill()
+            launched.wait()
+    assert "process has finished cleanly" in log.read_text()
