@@ -18,6 +18,8 @@ from setuptools.command.develop import develop
 
 NAME = "dwarf_ros"
 ROOT = Path(__file__).resolve().parent
+# Below a prefix, such as lib/python3.12/site-packages.
+SITE_PACKAGES = sysconfig.get_path("purelib", "posix_prefix", {"base": ""}).lstrip("/")
 
 
 class MessagesNotBuilt(Exception):
@@ -36,7 +38,8 @@ def ros_prefixes() -> list[Path]:
 def build_environment(prefixes: list[Path]) -> dict[str, str]:
     """Environment in which CMake and the Python programs it runs see ROS 2 as installed.
 
-    pip and colcon change what Python sees by a sitecustomize.py on PYTHONPATH; the generators need it unchanged.
+    pip and colcon change what Python sees by a sitecustomize.py on PYTHONPATH, and pip drops what else was there; the
+    generators need neither.
     """
     environment = dict(os.environ)
     python_path = [
@@ -44,6 +47,7 @@ def build_environment(prefixes: list[Path]) -> dict[str, str]:
         for entry in environment.get("PYTHONPATH", "").split(os.pathsep)
         if entry and not Path(entry, "sitecustomize.py").exists()
     ]
+    python_path += [str(prefix / SITE_PACKAGES) for prefix in prefixes]
     environment["PYTHONPATH"] = os.pathsep.join(python_path)
     joined = os.pathsep.join(map(str, prefixes))
     environment["AMENT_PREFIX_PATH"] = joined
@@ -139,8 +143,7 @@ def add_messages(distribution: Distribution, build_folder: Path, library: Path |
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target)
         python_files = []
-    site_packages = sysconfig.get_path("purelib", "posix_prefix", {"base": ""}).lstrip("/")
-    installed = {file: site_packages / file.relative_to(prefix / "python") for file in python_files}
+    installed = {file: SITE_PACKAGES / file.relative_to(prefix / "python") for file in python_files}
     for pattern in (
         "include/**/*",
         "lib/*",
