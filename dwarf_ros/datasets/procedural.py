@@ -37,6 +37,8 @@ _BORDER = _MOST_TAPS // 2 + 1
 """Texels about each mip level that its taps may reach."""
 
 _PART = 65536
+"""Samples that are coloured at a time."""
+
 _SUBSAMPLES = 3
 """Rays along each axis of a pixel that more than one face touches."""
 
@@ -392,16 +394,16 @@ def _atlas() -> _Atlas:
     rows = _BORDER + np.arange(len(textures)) * (_TEXTURE + 2 * _BORDER)
     texels = np.zeros((rows[-1] + _TEXTURE + _BORDER, columns[-1] - _BORDER, 4), np.uint8)
     for row, (name, texture) in zip(rows, textures.items(), strict=True):
-        mode = "wrap" if name in tiled else "edge"
+        border = cv2.BORDER_WRAP if name in tiled else cv2.BORDER_REPLICATE
         for column, size in zip(columns[:-1], sizes, strict=True):
             level = cv2.resize(texture, (size, size), interpolation=cv2.INTER_AREA)
-            level = np.pad(level, [(_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0)], mode=mode)
+            level = cv2.copyMakeBorder(level, *(_BORDER,) * 4, border)
             top, left, whole = row - _BORDER, column - _BORDER, size + 2 * _BORDER
             texels[top : top + whole, left : left + whole] = np.clip(np.rint(level), 0, 255)
     names = {name: index for index, name in enumerate(textures)}
     # Where coordinate 0, the outer edge of the first texel, is for remap, which counts from that texel's centre.
-    columns, rows = (np.float32(start - 0.5) for start in (columns[:-1], rows))
-    return _Atlas(texels, columns, rows, names, np.array([name in tiled for name in textures]))
+    left, upper = (starts.astype(np.float32) - np.float32(0.5) for starts in (columns[:-1], rows))
+    return _Atlas(texels, left, upper, names, np.array([name in tiled for name in textures]))
 
 
 def _noise(rng: np.random.Generator, slope: float = 1.0, size: int = _TEXTURE) -> np.ndarray:
@@ -454,7 +456,7 @@ def _grain(rng: np.random.Generator, mean: tuple[int, int, int], amplitude: floa
     texture[..., :3] += amplitude * (0.75 * _noise(rng, 0.8) + 0.25 * _noise(rng, 0.2))[..., None]
     hue = _noise(rng)
     for channel in range(3):
-        texture[..., channel] += 0.15 * amplitude * np.roll(hue, 170 * channel, axis=1)
+        texture[..., channel] += 0.08 * amplitude * np.roll(hue, 170 * channel, axis=1)
     return np.clip(texture, 0, 255)
 
 
@@ -788,6 +790,20 @@ class _Part:
     tile: tuple[float, float] = (4.0, 4.0)
 
 
+def _arc(
+    yaw: float | np.ndarray,
+    speed: float | np.ndarray,
+    yaw_rate: float | np.ndarray,
+    time: float | np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Way along x and z, m, and yaw, rad, after a time, s, at a steady speed, m/s, and yaw rate, rad/s."""
+    turned = yaw_rate * time
+    # The chord of the arc points half way between its two headings; np.sinc(a) is sin(pi a) / (pi a).
+    chord = speed * time * np.sinc(turned / (2 * np.pi))
+    mean = yaw + turned / 2
+    return chord * np.sin(mean), chord * np.cos(mean), np.asarray(yaw + turned)
+
+
 @dataclass(frozen=True)
 class _Body:
     """A rigid body on the ground that goes forward at a steady speed and turns at a steady rate."""
@@ -801,11 +817,8 @@ class _Body:
 
     def position(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, z, m, and yaw, rad, at the given times, s."""
-        yaw = self.yaw + self.yaw_rate * times
-        # The mean heading over an arc and the arc's chord; np.sinc(a) is sin(pi a) / (pi a).
-        mean = self.yaw + self.yaw_rate * times / 2
-        chord = self.speed * times * np.sinc(self.yaw_rate * times / (2 * np.pi))
-        return self.x + chord * np.sin(mean), self.z + chord * np.cos(mean), yaw
+        right, forward, yaw = _arc(self.yaw, self.speed, self.yaw_rate, times)
+        return self.x + right, self.z + forward, yaw
 
     def discs(self, times: np.ndarray) -> tuple[np.ndarray, float]:
         """Discs that cover the body's base: centres T x K x 2, m, and their radius, m."""
@@ -894,7 +907,7 @@ class _Faces:
         index = atlas.names[texture]
         if atlas.tiled[index]:
             # Whole quarters of a wall, upwards from its foot, so that its windows stay whole.
-            offset = (self.rng.integers(0, 4) / 4, 0.0)
+            offset = (float(self.rng.integers(0, 4)) / 4, 0.0)
             scale = (math.sqrt(length2) / tile[0], -float(np.linalg.norm(up)) / tile[1])
         else:
             scale = (-1.0, -1.0) if mirrored else (1.0, -1.0)
@@ -1282,11 +1295,8 @@ class _View:
 
 
 def _look(scene: _Scene, time: float, pose: np.ndarray, camera: StereoCamera) -> _View:
-    yaw = scene.start[:, 2] + scene.yaw_rate * time
-    mean = scene.start[:, 2] + scene.yaw_rate * time / 2
-    chord = scene.speed * time * np.sinc(scene.yaw_rate * time / (2 * np.pi))
-    x = scene.start[:, 0] + chord * np.sin(mean)
-    z = scene.start[:, 1] + chord * np.cos(mean)
+    right, forward, yaw = _arc(scene.start[:, 2], scene.speed, scene.yaw_rate, time)
+    x, z = scene.start[:, 0] + right, scene.start[:, 1] + forward
     to_world = _about_y(yaw)[scene.body]
     place = np.stack([x, np.zeros_like(x), z], axis=-1)[scene.body]
 
@@ -1617,8 +1627,8 @@ def _shade_ground(
     broad = np.float32(_GROUND_TILE / 47.0)
     texture = np.full(len(s), _atlas().names["broad"])
     # Wide patches may be blurred as much across the view as along it: one tap does.
-    wide, none = broad * np.maximum.reduce(np.abs(gradient)), np.zeros_like(gradient[0])
-    patches = _sample(texture, s * broad, t * broad, [wide, none, none, wide])
+    blur, none = broad * np.maximum.reduce(np.abs(gradient)), np.zeros_like(gradient[0])
+    patches = _sample(texture, s * broad, t * broad, [blur, none, none, blur])
     patches = patches[:, :1] * np.float32(1 / 128)
     colour = colour * (np.float32(0.7) + np.float32(0.3) * patches)
 
@@ -1626,8 +1636,8 @@ def _shade_ground(
     long = np.maximum((np.abs(gradient[2]) + np.abs(gradient[3])) * np.float32(metres), 1e-3)
     lines = _stripe(np.abs(x), _LANE + 0.02, 0.07, wide) * np.float32(0.9)
     lines += _stripe(x, 0.0, 0.075, wide) * _dashes(z, 9.0, 3.0, long)
-    lines = np.clip(lines * (1.25 - 0.45 * patches[:, 0]), 0, 1)[:, None]
-    colour += lines * (np.float32(214) - colour)
+    worn = np.clip(lines * (1.25 - 0.45 * patches[:, 0]), 0, 1).astype(np.float32)[:, None]
+    colour += worn * (np.float32(214) - colour)
 
     for body, half_width, half_length in scene.shadow:
         at_x, at_z, yaw = view.place[int(body)]
@@ -1728,8 +1738,8 @@ def _fetch_level(
     width = 1024
     shape = (-(-s.size // width), width)
     column, row = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for place, values, start in ((column, s, atlas.columns.take(level)), (row, t, rows)):
-        place = place.reshape(-1)[: s.size].reshape(s.shape)
+    for image, values, start in ((column, s, atlas.columns.take(level)), (row, t, rows)):
+        place = image.reshape(-1)[: s.size].reshape(s.shape)
         np.multiply(values, shrink, out=place)
         place += start
     texels = cv2.remap(atlas.texels, column, row, cv2.INTER_LINEAR).reshape(-1, 4)[: s.size]
