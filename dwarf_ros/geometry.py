@@ -155,6 +155,9 @@ def camera_motion(scene_flow: SceneFlow) -> np.ndarray:
     for _ in range(30):
         moved = points @ motion[:3, :3].T + motion[:3, 3]
         ahead = moved[:, 2] > 1e-3
+        if np.count_nonzero(ahead) < 16:
+            # No motion explains this scene: the last one is as good as any.
+            break
         x, y, z = moved[ahead].T
         residual = seen[ahead] - np.column_stack(
             [

@@ -14,10 +14,9 @@ import numpy as np
 
 from dwarf_ros.geometry import (
     camera_motion,
-    depth_from_disparity,
     disparity_from_depth,
     independent_motion,
-    points_from_depth,
+    scene_flow_points,
     velocities_over_ground,
 )
 from dwarf_ros.types import SceneFlow, StereoCamera
@@ -136,7 +135,7 @@ def birds_eye_view(
     *,
     width: int = 600,
     height: int = 840,
-    max_depth: float = 50.0,
+    max_depth: float = 40.0,
     max_speed: float | None = None,
     arrow_s: float = 0.5,
     unit: str = "m/s",
@@ -173,11 +172,12 @@ def birds_eye_view(
     cell = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
 
     def per_cell(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(cell, weights[inside], height * width).reshape(height, width)
+        sums = np.bincount(cell, weights[inside], height * width).reshape(height, width)
+        return sums.astype(np.float64)
 
     picture = _metric_grid(width, height, scale)
     density = cv2.GaussianBlur(per_cell(still.astype(np.float32)), (3, 3), 0)
-    opacity = np.minimum(0.9, 0.22 * np.log1p(density))[..., None]
+    opacity = np.minimum(0.9, 0.28 * np.log1p(density))[..., None]
     picture = (picture + opacity * (np.array(_STILL) - picture)).astype(np.uint8)
 
     # A point is drawn as a small disc, or distant things would be a sprinkle of single pixels.
@@ -222,9 +222,9 @@ def _arrows(
         right: sums of their velocities to the right, m/s.
         ahead: sums of their velocities ahead, m/s.
         squares: sums of their squared speeds, m2/s2.
-        scale: cells a metre; points closer than about two metres are one group.
+        scale: cells a metre; points closer than about a metre are one group.
     """
-    reach = max(3, int(2 * scale) | 1)
+    reach = max(3, int(1.2 * scale) | 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     occupied = count > 0.5
     number, labels = cv2.connectedComponents(
@@ -243,7 +243,11 @@ def _arrows(
         right, ahead = total(right[occupied]) / points, total(ahead[occupied]) / points
         spread = total(squares[occupied]) / points - right**2 - ahead**2
     # Noise makes specks, and groups whose points fly apart.
-    kept = (area >= 40) & (points >= 0.01 * points.sum()) & (spread < right**2 + ahead**2)
+    kept = (
+        (area >= max(8.0, 0.2 * scale**2))
+        & (points >= 0.01 * points.sum())
+        & (spread < right**2 + ahead**2)
+    )
     return list(zip(column[kept], row[kept], right[kept], ahead[kept], strict=True))
 
 
@@ -263,10 +267,10 @@ def _arrow(
 
 
 def _metric_grid(width: int, height: int, scale: float) -> np.ndarray:
-    """Ground with a line every 10 m (5 m where 10 m would be less than 3 lines) and their distances."""
+    """Ground with a line every 1, 2, 5, 10 ... m, so that their labels have room."""
     picture = np.empty((height, width, 3), dtype=np.uint8)
     picture[:] = _PAPER
-    spacing = 10 if (height - _BEHIND) / scale >= 30 else 5
+    spacing = next((m for m in (1, 2, 5, 10, 20, 50) if m * scale >= 60), 100)
     centre, base = width / 2, height - _BEHIND
     for metres in range(0, int(height / scale) + 1, spacing):
         row = round(base - metres * scale)
@@ -297,12 +301,13 @@ def _text(
     font: int = cv2.FONT_HERSHEY_SIMPLEX,
     anchor: str = "left",
     thickness: int = 1,
-) -> None:
-    """Text with its baseline at row y, kept inside; anchor says what x is: left, centre or right."""
+) -> int:
+    """Text with its baseline at row y, kept inside; anchor says what x is: left, centre or right. Its width, px."""
     (width, _), _ = cv2.getTextSize(text, font, size, 1)
     left = {"left": x, "centre": x - width / 2, "right": x - width}[anchor]
     left = min(max(left, 2), picture.shape[1] - width - 2)
     cv2.putText(picture, text, (round(left), round(y)), font, size, color, thickness, cv2.LINE_AA)
+    return width
 
 
 def _horizontal_bar(
@@ -324,8 +329,9 @@ def titled(picture: np.ndarray, title: str, note: str = "") -> np.ndarray:
     """Picture under a strip with a title on the left and a note on the right; uint8 RGB, 28 px taller."""
     strip = np.empty((28, picture.shape[1], 3), dtype=np.uint8)
     strip[:] = _PAPER
-    _text(strip, title, 4, 19, size=0.5, font=cv2.FONT_HERSHEY_DUPLEX)
-    if note:
+    used = _text(strip, title, 4, 19, size=0.5, font=cv2.FONT_HERSHEY_DUPLEX)
+    # A narrow picture has no room for both.
+    if used + cv2.getTextSize(note, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0] + 20 < strip.shape[1]:
         _text(strip, note, strip.shape[1] - 4, 19, color=_FAINT_INK, anchor="right")
     return np.vstack([strip, picture])
 
@@ -347,7 +353,7 @@ def disparity_legend(
     if camera is not None:
         taken = [0.06, 0.94]
         for depth in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100):
-            share = float(disparity_from_depth(np.float64(depth), camera)) / max_disparity
+            share = float(disparity_from_depth(np.array(depth), camera)) / max_disparity
             if all(abs(share - other) > 0.07 for other in taken) and 0.06 < share < 0.94:
                 ticks.append((share, f"{depth} m"))
                 taken.append(share)
@@ -444,8 +450,8 @@ def scene_flow_panel(
     if wide:
         body = stacked([image, near, motion], margin)
         if _has_motion(scene_flow):
-            above = _seen_from_above(scene_flow, inner - column - margin, body.shape[0] - 28)
-            body = side_by_side([body, above], margin)
+            view = _seen_from_above(scene_flow, inner - column - margin, body.shape[0] - 28)
+            body = side_by_side([body, view], margin)
     else:
         above = [_seen_from_above(scene_flow, column, row)] if _has_motion(scene_flow) else []
         body = stacked(
@@ -463,21 +469,21 @@ def scene_flow_panel(
 
 
 def _has_motion(scene_flow: SceneFlow) -> bool:
-    return scene_flow.camera is not None and np.count_nonzero(scene_flow.valid) >= 16
+    camera = scene_flow.camera
+    if camera is None:
+        return False
+    with np.errstate(invalid="ignore"):
+        finite = scene_flow.valid & (scene_flow.disparity > camera.cx - camera.cx_right)
+    return int(np.count_nonzero(finite)) >= 16
 
 
 def _seen_from_above(scene_flow: SceneFlow, width: int, height: int) -> np.ndarray:
-    assert scene_flow.camera is not None
     timed = scene_flow.dt != 0
     if not timed:
         scene_flow = replace(scene_flow, dt=1.0)
     motion = camera_motion(scene_flow)
-    points = points_from_depth(
-        depth_from_disparity(
-            np.where(scene_flow.valid, scene_flow.disparity, np.float32(np.nan)), scene_flow.camera
-        ),
-        scene_flow.camera,
-    )
+    points, _ = scene_flow_points(scene_flow)
+    points[~scene_flow.valid] = np.nan
     picture = birds_eye_view(
         points,
         velocities_over_ground(scene_flow, motion),

@@ -7,11 +7,22 @@ import colorsys
 import numpy as np
 import pytest
 
+from dwarf_ros.geometry import disparity_from_depth, rigid_scene_flow
+from dwarf_ros.types import SceneFlow, StereoCamera
 from dwarf_ros.visualization import (
+    birds_eye_view,
     disparity_color,
+    disparity_legend,
     disparity_scale,
     flow_color,
     flow_scale,
+    moving_points,
+    scene_flow_panel,
+    side_by_side,
+    speed_color,
+    stacked,
+    titled,
+    with_flow_wheel,
 )
 
 
@@ -96,3 +107,165 @@ def test_unknown_disparity_is_black_and_large_ones_saturate():
     assert np.array_equal(picture[0, 2], picture[0, 3])
     assert not np.array_equal(picture[0, 1], picture[0, 2])
     assert disparity_scale(np.full((2, 2), 40.0, dtype=np.float32)) == 40.0
+
+
+def test_slow_is_blue_and_fast_is_red():
+    colors = speed_color(np.array([[0.0, 5.0, 10.0, 20.0, np.nan]]), max_speed=10.0)[0].astype(int)
+    assert colors[0].argmax() == 2
+    assert colors[1].argmax() == 1
+    assert colors[2].argmax() == 0
+    assert np.array_equal(colors[2], colors[3])
+    assert not colors[4].any()
+
+
+def block(x: float, z: float, side: float = 1.0) -> np.ndarray:
+    """900 points of a square seen from above, m."""
+    grid = np.linspace(-side / 2, side / 2, 30)
+    right, ahead = np.meshgrid(x + grid, z + grid)
+    return np.stack([right, np.zeros_like(right), ahead], axis=-1).reshape(-1, 3)
+
+
+def colored(picture: np.ndarray) -> np.ndarray:
+    """Rows and columns of pixels that are neither grey nor the bluish dark ground."""
+    channels = picture.astype(int)
+    return np.argwhere(channels.max(-1) - channels.min(-1) > 60)
+
+
+def test_moving_points_are_drawn_where_they_are():
+    points = np.concatenate([block(-3, 10), block(4, 20)])
+    velocities = np.zeros_like(points)
+    moving = np.arange(len(points)) >= 900
+    velocities[moving] = (0, 0, 6)
+    picture = birds_eye_view(
+        points, velocities, moving, width=400, height=456, max_depth=40.0, max_speed=6.0
+    )
+    assert picture.shape == (456, 400, 3)
+    assert picture.dtype == np.uint8
+    # 10 px a metre; the camera is 56 px above the lower edge. The legend is below it.
+    places = colored(picture[:400])
+    assert len(places) > 30
+    rows, columns = places.T
+    assert 188 <= rows.min() <= rows.max() <= 212
+    assert 228 <= columns.min() <= columns.max() <= 252
+    still = picture[295:305, 165:175].astype(int)
+    assert still.mean() > 100
+    assert np.ptp(still, axis=-1).max() < 40
+
+
+def test_arrow_points_where_the_group_goes():
+    points = block(0, 20)
+    to_the_right = np.broadcast_to((8.0, 0.0, 0.0), points.shape)
+    everything = np.ones(len(points), dtype=bool)
+    picture = birds_eye_view(points, to_the_right, everything, width=400, height=456)
+    without = birds_eye_view(points, to_the_right, ~everything, width=400, height=456)
+    difference = (picture.astype(int) - without).sum(axis=-1)[:380] > 300
+    columns = np.nonzero(difference)[1]
+    # Half a second at 8 m/s are 4 m, 40 px.
+    assert 234 <= columns.max() <= 246
+
+
+def test_unknown_points_leave_the_view_empty():
+    nothing = np.full((5, 3), np.nan)
+    empty = birds_eye_view(nothing, nothing, np.ones(5, dtype=bool), width=300, height=300)
+    none = birds_eye_view(
+        np.empty((0, 3)), np.empty((0, 3)), np.empty(0, dtype=bool), width=300, height=300
+    )
+    assert np.array_equal(empty, none)
+
+
+def test_titles_and_legends_add_their_strips():
+    picture = np.full((50, 200, 3), 77, dtype=np.uint8)
+    with_title = titled(picture, "Disparity", "12 px")
+    assert with_title.shape == (78, 200, 3)
+    assert np.array_equal(with_title[28:], picture)
+    assert (with_title[:28] > 150).any()
+    # Too narrow for the note: the title alone, not one over the other.
+    assert np.array_equal(titled(picture, "A title", "a note " * 9), titled(picture, "A title"))
+    assert disparity_legend(200, 64.0).shape == (30, 200, 3)
+    assert not np.array_equal(disparity_legend(200, 64.0), disparity_legend(200, 64.0, CAMERA))
+
+
+def test_flow_wheel_is_in_the_corner_and_nowhere_else():
+    flow = np.full((120, 200, 3), 7, dtype=np.uint8)
+    picture = with_flow_wheel(flow, 12.0)
+    changed = np.argwhere((picture != flow).any(axis=-1))
+    assert changed.min(axis=0)[0] > 50
+    assert changed.min(axis=0)[1] > 100
+    assert (flow == 7).all()
+    tiny = np.zeros((10, 10, 3), dtype=np.uint8)
+    assert np.array_equal(with_flow_wheel(tiny, 1.0), tiny)
+
+
+def test_pictures_join_without_loss():
+    tall = np.full((30, 10, 3), 200, dtype=np.uint8)
+    wide = np.full((10, 40, 3), 100, dtype=np.uint8)
+    row = side_by_side([tall, wide], gap=5)
+    assert row.shape == (30, 55, 3)
+    assert np.array_equal(row[:, :10], tall)
+    assert np.array_equal(row[:10, 15:], wide)
+    column = stacked([tall, wide], gap=5)
+    assert column.shape == (45, 40, 3)
+    assert np.array_equal(column[35:], wide)
+
+
+CAMERA = StereoCamera(fx=200, fy=200, cx=80, cy=40, cx_right=80, baseline=0.5, width=160, height=80)
+
+
+def scene(dt: float) -> SceneFlow:
+    """Ground-free scene 15 m away that the camera passes sideways; its middle moves on its own."""
+    disparity = np.full((80, 160), disparity_from_depth(np.array(15.0), CAMERA), dtype=np.float32)
+    motion, own = np.eye(4), np.eye(4)
+    motion[0, 3] = -0.3 if dt >= 0 else 0.3
+    own[0, 3] = 1.0
+    flow, disparity_next = rigid_scene_flow(disparity, CAMERA, motion)
+    flow[30:50, 60:100] = rigid_scene_flow(disparity, CAMERA, motion @ own)[0][30:50, 60:100]
+    valid = np.ones(disparity.shape, dtype=bool)
+    return SceneFlow(disparity, disparity_next, flow, valid, dt=dt, camera=CAMERA)
+
+
+def test_moving_points_are_those_that_the_camera_does_not_explain():
+    motion = np.eye(4)
+    motion[0, 3] = -0.3
+    moving = moving_points(scene(0.1), motion)
+    # The corners of the patch are opened away.
+    assert moving[32:48, 62:98].all()
+    moving[30:50, 60:100] = False
+    assert not moving.any()
+
+
+@pytest.mark.parametrize("dt", [0.1, -0.1, 0.0])
+def test_panel_has_the_asked_width_and_shows_the_movers(dt):
+    left = np.full((80, 160, 3), 128, dtype=np.uint8)
+    scene_flow = scene(dt)
+    panel = scene_flow_panel(left, scene_flow, "Frame 3", "a note", width=900)
+    assert panel.dtype == np.uint8
+    assert panel.shape[1:] == (900, 3)
+    still = scene(dt)
+    still.flow[...], still.disparity_next[...] = 0.0, still.disparity
+    assert len(colored(panel[70:-80, 560:])) > len(
+        colored(scene_flow_panel(left, still, width=900)[70:-80, 560:])
+    )
+
+
+def test_panel_works_without_a_camera_or_an_answer():
+    left = np.full((80, 160, 3), 128, dtype=np.uint8)
+    unknown = np.full((80, 160), np.nan, dtype=np.float32)
+    flow = np.dstack([unknown, unknown])
+    nowhere = np.zeros((80, 160), dtype=bool)
+    for camera in (None, CAMERA):
+        panel = scene_flow_panel(
+            left, SceneFlow(unknown, unknown, flow, nowhere, dt=0.1, camera=camera), width=700
+        )
+        assert panel.shape[1] == 700
+
+
+def test_square_images_are_laid_out_two_by_two():
+    size = 64
+    camera = StereoCamera(60, 60, 32, 32, 32, 0.5, size, size)
+    disparity = np.full((size, size), 5, dtype=np.float32)
+    flow = np.zeros((size, size, 2), dtype=np.float32)
+    scene_flow = SceneFlow(
+        disparity, disparity, flow, np.ones((size, size), dtype=bool), dt=0.1, camera=camera
+    )
+    panel = scene_flow_panel(np.zeros((size, size, 3), np.uint8), scene_flow, width=800)
+    assert 0.8 < panel.shape[0] / panel.shape[1] < 1.3

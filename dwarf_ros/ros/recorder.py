@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from dwarf_ros.datasets.formats import write_atomically
 from dwarf_ros.geometry import disparity_from_depth
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 
@@ -138,6 +139,7 @@ class Recorder:
         self.folder = folder
         self.reference = reference
         self.answers = 0
+        self.diagnosed_answers = 0
         self.skipped: dict[str, int] = {}
         self.diagnostics: dict[str, dict[str, Any]] = {}
         self.last_activity: float | None = None
@@ -208,6 +210,7 @@ class Recorder:
             self._frame_stamps.append(ns_from_stamp(message.header.stamp))
 
     def _on_diagnostics(self, message: Any) -> None:
+        self.diagnosed_answers = self.answers
         for status in message.status:
             level = status.level
             self.diagnostics[status.name] = {
@@ -324,7 +327,8 @@ def record(
     reference: str = "previous",
     ros_arguments: list[str] | None = None,
 ) -> int:
-    """Record until SIGINT or SIGTERM, or until `expected` answers came, or nothing for `idle_timeout_s` after the first.
+    """Record until SIGINT or SIGTERM, or until `expected` answers and diagnostics after them came, or nothing came for
+    `idle_timeout_s` after the first.
 
     Prints one line (`READY` and the topics) when it is subscribed, and writes summary.json at its end.
 
@@ -358,7 +362,7 @@ def record(
             rclpy.spin_once(node, timeout_sec=0.1)
             if told.is_set():
                 ended_by = "signal"
-            elif expected is not None and recorder.answers >= expected:
+            elif expected is not None and recorder.diagnosed_answers >= expected:
                 ended_by = "expected count"
             elif idle_timeout_s is not None and recorder.idle_s() > idle_timeout_s:
                 ended_by = "idle timeout"
@@ -366,9 +370,8 @@ def record(
         recorder.close()
         node.destroy_node()
         rclpy.try_shutdown()
-    partial = folder / f"{SUMMARY}.part"
-    partial.write_text(json.dumps(recorder.summary(ended_by), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / SUMMARY)
+    summary = json.dumps(recorder.summary(ended_by), indent=2) + "\n"
+    write_atomically(folder / SUMMARY, summary.encode())
     print(f"{recorder.answers} answers in {folder}, ended by {ended_by}", flush=True)
     return 0
 
