@@ -1184,7 +1184,7 @@ def _traffic(
     camera = np.stack([motion.position(time)[[0, 2]] for time in times])
     taken = [(np.stack([camera, camera - (0, 2.0)], axis=1), 1.5)]
     taken += [
-        body.discs(times)
+        body.discs(times[:1])
         for body in standing
         if body.parts[0].width < 3 and body.parts[0].height > 0.3
     ]
@@ -1192,7 +1192,14 @@ def _traffic(
 
     def add(body: _Body) -> None:
         centres, radius = body.discs(times)
+        low, high = centres.min(axis=(0, 1)) - radius, centres.max(axis=(0, 1)) + radius
         for other, other_radius in taken:
+            first, last = (
+                other.min(axis=(0, 1)) - other_radius,
+                other.max(axis=(0, 1)) + other_radius,
+            )
+            if (first > high).any() or (last < low).any():
+                continue
             distance = np.linalg.norm(centres[:, :, None] - other[:, None], axis=-1)
             if distance.min() < radius + other_radius:
                 return
