@@ -107,7 +107,11 @@ def speed_color(speed: np.ndarray, max_speed: float) -> np.ndarray:
 
 
 def moving_points(
-    scene_flow: SceneFlow, motion: np.ndarray, min_residual: float = 2.0, min_speed: float = 1.0
+    scene_flow: SceneFlow,
+    motion: np.ndarray,
+    min_residual: float = 2.0,
+    min_speed: float = 1.0,
+    max_speed: float = 60.0,
 ) -> np.ndarray:
     """Where the scene moves on its own, cleaned of specks: bool H x W, made for looking at, not for measuring.
 
@@ -117,12 +121,14 @@ def moving_points(
         min_residual: image motion that a still scene does not explain, px; where pixels move fast, a twentieth of
             their flow, as in KITTI's measure of an outlier.
         min_speed: speed over ground, m/s.
+        max_speed: what moves faster is a wrong match, m/s.
     """
     speed = np.linalg.norm(velocities_over_ground(scene_flow, motion), axis=-1)
     residual = independent_motion(scene_flow, motion)
     magnitude = np.linalg.norm(scene_flow.flow, axis=-1)
     with np.errstate(invalid="ignore"):
-        moving = (residual > np.maximum(min_residual, 0.05 * magnitude)) & (speed > min_speed)
+        moving = residual > np.maximum(min_residual, 0.05 * magnitude)
+        moving &= (speed > min_speed) & (speed < max_speed)
     size = 3 if moving.shape[1] < 400 else 5
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_OPEN, kernel).astype(bool)
@@ -487,7 +493,7 @@ def _seen_from_above(scene_flow: SceneFlow, width: int, height: int) -> np.ndarr
     picture = birds_eye_view(
         points,
         velocities_over_ground(scene_flow, motion),
-        moving_points(scene_flow, motion, min_speed=1.0 if timed else 0.1),
+        moving_points(scene_flow, motion, 2.0, *((1.0, 60.0) if timed else (0.1, 6.0))),
         width=width,
         height=height,
         arrow_s=0.5 if timed else 5.0,

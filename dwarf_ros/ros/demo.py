@@ -1,4 +1,7 @@
-"""Plays a stereo sequence into the live node, records what it publishes, and shows it: figures and pictures."""
+"""Plays a stereo sequence into the live node, records what it publishes, and shows it: figures and pictures.
+
+docs/pictures/demo.png is the demo's own: ``make demo && cp out/demo/pictures/frame_000010.png docs/pictures/demo.png``.
+"""
 
 from __future__ import annotations
 
