@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from dwarf_ros.network.cost_volumes import correlation_1d, correlation_2d, correlation_3d
 from dwarf_ros.network.encoder import activated_convolution, leaky_relu
+from dwarf_ros.network.initializers import Initializer, bilinear, fan_in_normal
 from dwarf_ros.network.presets import COARSEST_LEVEL, SCALE_FACTOR, Preset
 from dwarf_ros.network.warping import (
     enlarge_bilinear,
@@ -97,36 +97,37 @@ class EnlargedMotion(keras.layers.Layer):
         return (batch, *(side and side * self.factor for side in size), channels)
 
 
-def bilinear_kernel(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-    """Initial value of a 4x4 transposed convolution with stride 2 (H, W, out, in): it enlarges each channel bilinearly."""
-    profile = np.array([0.25, 0.75, 0.75, 0.25])
-    kernel = np.outer(profile, profile)[:, :, None, None] * np.eye(shape[2], shape[3])
-    return ops.convert_to_tensor(kernel, dtype=dtype or "float32")
-
-
 def prediction_convolution(features: Tensor, channels: int, name: str) -> Tensor:
     """Linear 3x3 convolution to motion channels; starts small, so that the first warps move by a few pixels at most."""
     return keras.layers.Conv2D(
         channels,
         3,
         padding="same",
-        kernel_initializer=keras.initializers.VarianceScaling(
-            scale=0.01, mode="fan_in", distribution="truncated_normal"
-        ),
+        kernel_initializer=fan_in_normal(0.01),
         name=name,
     )(features)
-
-
-def upsampled(maps: Tensor, channels: int, name: str, initializer: Any) -> Tensor:
-    """Learned enlargement by two: 4x4 transposed convolution with stride 2."""
-    return keras.layers.Conv2DTranspose(
-        channels, 4, strides=2, padding="same", kernel_initializer=initializer, name=name
-    )(maps)
 
 
 def concatenated(maps: list[Tensor]) -> Tensor:
     """Maps joined along their channels."""
     return keras.layers.Concatenate()(maps)
+
+
+def upsampled(maps: dict[str, Tensor], scope: str, initializer: Initializer) -> Tensor:
+    """Each modality's maps enlarged by two, to its number of channels, by a learned 4x4 transposed convolution; joined."""
+    return concatenated(
+        [
+            keras.layers.Conv2DTranspose(
+                channels,
+                4,
+                strides=2,
+                padding="same",
+                kernel_initializer=initializer,
+                name=f"{scope}.{_short(name)}",
+            )(maps[name])
+            for name, channels in MODALITIES.items()
+        ]
+    )
 
 
 def convolution_chain(x: Tensor, channels: tuple[int, ...], scope: str, dense: bool) -> Tensor:
@@ -175,18 +176,10 @@ def decode(pyramids: list[list[Tensor]], preset: Preset) -> dict[int, dict[str, 
             motions[name] = prediction_convolution(hidden[name], channels, f"{head}.Conv")
         if level > preset.finest_level:
             from_coarser = [
-                concatenated(
-                    [
-                        upsampled(
-                            maps[name], channels, f"{scope}.{purpose}.{_short(name)}", initializer
-                        )
-                        for name, channels in MODALITIES.items()
-                    ]
-                )
-                for purpose, maps, initializer in (
-                    ("upsample_motion_vectors", motions, bilinear_kernel),
-                    ("upsample_features", hidden, "glorot_uniform"),
-                )
+                upsampled(motions, f"{scope}.upsample_motion_vectors", bilinear),
+                upsampled(
+                    hidden, f"{scope}.upsample_features", fan_in_normal(1.0, transposed=True)
+                ),
             ]
         else:
             for name in MODALITIES:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from dwarf_ros.network.initializers import he_normal
 from dwarf_ros.network.presets import NEGATIVE_SLOPE, Preset
 
 Tensor = Any
@@ -20,11 +21,7 @@ def leaky_relu(x: Tensor) -> Tensor:
 def activated_convolution(
     x: Tensor, channels: int, name: str, stride: int = 1, dilation: int = 1
 ) -> Tensor:
-    """3x3 convolution and leaky ReLU of batch x H x W x C.
-
-    Initialised as He et al. (ICCV 2015, "Delving Deep into Rectifiers") derive for this slope: with less, the signal
-    fades over the pyramid's 18 layers until the cost volumes hold nothing to learn from.
-    """
+    """3x3 convolution and leaky ReLU of batch x H x W x C."""
     return keras.layers.Conv2D(
         channels,
         3,
@@ -32,9 +29,7 @@ def activated_convolution(
         dilation_rate=dilation,
         padding="same",
         activation=leaky_relu,
-        kernel_initializer=keras.initializers.VarianceScaling(
-            scale=2.0 / (1.0 + NEGATIVE_SLOPE**2), mode="fan_in", distribution="truncated_normal"
-        ),
+        kernel_initializer=he_normal(),
         name=name,
     )(x)
 

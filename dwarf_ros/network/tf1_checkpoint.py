@@ -51,10 +51,10 @@ def _reader(prefix: str | Path) -> Any:
         raise InputError(
             f"{prefix}: TensorFlow 1 checkpoints are read with tensorflow, which {sys.executable} does not have"
         ) from error
-    if not tf.train.checkpoint_exists(str(prefix)):
+    if not Path(f"{prefix}.index").is_file():
         raise InputError(
-            f"{prefix}: no such TensorFlow 1 checkpoint, expected the common part of the names "
-            "of its .index and .data files"
+            f"{prefix}: no such TensorFlow 1 checkpoint (no {prefix}.index), expected the common part of "
+            "the names of its files"
         )
     try:
         return tf.train.load_checkpoint(str(prefix))
