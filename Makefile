@@ -41,7 +41,7 @@ clean:
 	rm -rf $(VENV) build install log out dwarf_ros.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # Of use only if it was made here (not moved or copied) and its Python still starts.
-USABLE := $(shell grep -qsF ' $(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg && $(BIN)/python -c 'import pip' 2>&1 && echo yes)
+USABLE := $(shell grep -qsF ' $(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg && $(BIN)/python -c 'import pip' >/dev/null 2>&1 && echo yes)
 ifneq ($(USABLE),yes)
 $(INSTALLED): remake
 endif
