@@ -233,9 +233,90 @@ def motion_errors(estimate: np.ndarray, ground_truth: np.ndarray) -> MotionError
         total=float(error.sum()),
         strict=int(np.count_nonzero((error < 0.05) | (relative < 0.05))),
         relaxed=int(np.count_nonzero((error < 0.1) | (relative < 0.1))),
-        outliers=int(np.count_nonzero((error > 0.3) | (relative > 0.1))),
+        outliers=int(np.count_nonzero(motion_outliers(estimate, ground_truth))),
         points=error.size,
     )
+
+
+@dataclass(frozen=True)
+class BandErrors:
+    """Errors summed up by bands of another quantity, such as the distance; two of the same bands can be added.
+
+    Attributes:
+        edges: where the bands begin and end, rising, one more than there are bands; the last may be infinite. A band
+            holds its lower edge.
+        total: sum of the errors in each band.
+        outliers: outliers in each band.
+        pixels: pixels counted in each band.
+    """
+
+    edges: tuple[float, ...]
+    total: tuple[float, ...]
+    outliers: tuple[int, ...]
+    pixels: tuple[int, ...]
+
+    def __add__(self, other: BandErrors) -> BandErrors:
+        def added(a: tuple, b: tuple) -> tuple:
+            return tuple(x + y for x, y in zip(a, b, strict=True))
+
+        return BandErrors(
+            self.edges,
+            added(self.total, other.total),
+            added(self.outliers, other.outliers),
+            added(self.pixels, other.pixels),
+        )
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean error of each band; NaN where nothing was counted."""
+        return tuple(map(_ratio, self.total, self.pixels))
+
+    @property
+    def outlier_rates(self) -> tuple[float, ...]:
+        """Per cent of outliers in each band; NaN where nothing was counted."""
+        return tuple(
+            100 * _ratio(*counts) for counts in zip(self.outliers, self.pixels, strict=True)
+        )
+
+
+def errors_by_band(
+    error: np.ndarray, outlier: np.ndarray, quantity: np.ndarray, edges: tuple[float, ...]
+) -> BandErrors:
+    """Sum up errors by bands of a quantity.
+
+    Args:
+        error: float32, any shape, px or m; NaN where unknown.
+        outlier: bool, the same shape.
+        quantity: float32, the same shape, what the edges speak of; NaN where unknown.
+        edges: of the bands, rising; what lies outside them is not counted.
+    """
+    bands = len(edges) - 1
+    band = np.searchsorted(np.array(edges), quantity, side="right") - 1
+    counted = np.isfinite(error) & np.isfinite(quantity) & (band >= 0) & (band < bands)
+    band = band[counted]
+    return BandErrors(
+        edges,
+        tuple(np.bincount(band, error[counted], bands).tolist()),
+        tuple(np.bincount(band[outlier[counted]], minlength=bands).tolist()),
+        tuple(np.bincount(band, minlength=bands).tolist()),
+    )
+
+
+def motion_outliers(estimate: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
+    """Outliers of 3D motion: error > 0.3 m or > 10 % of the true motion (FlowNet3D's and PointPWC-Net's Outliers3D).
+
+    Args:
+        estimate: displacement of each point, float32 ... x 3, m; NaN where unknown.
+        ground_truth: the same.
+
+    Returns:
+        bool, the shape without its last axis; False where either is unknown.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    error = end_point_error(estimate, ground_truth).astype(np.float64)
+    return (error > 0.3) | (error / (magnitude(ground_truth) + _MOTION_FLOOR) > 0.1)
 
 
 def _outliers(error: np.ndarray, true_magnitude: np.ndarray) -> np.ndarray:
