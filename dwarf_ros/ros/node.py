@@ -385,7 +385,8 @@ class DwarfNode(LifecycleNode):
             messages.ns_from_stamp(message.header.stamp), (message.width, message.height), message
         )
         while self._synchronizer.notices:
-            self._warn("pairing", self._synchronizer.notices.popleft())
+            cause, line = self._synchronizer.notices.popleft()
+            self._warn(cause, line)
         if pairs is not None:
             self.statistics.accept()
             if self._mailbox.put(Work(pairs, time.monotonic())):

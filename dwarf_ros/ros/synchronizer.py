@@ -78,7 +78,7 @@ class Synchronizer(Generic[Image]):
         camera: calibration of the images to come, None while unknown; set by `set_camera`.
         drops: how many images (no partner, duplicate), stereo pairs (no calibration, size differs) or steps from one
             stereo pair to the next (gap, time jumped back, camera changed) were lost, by cause.
-        notices: what a person should hear of, the last few; whoever reads them clears them.
+        notices: cause and line of what a person should hear of, the last few; whoever reads them clears them.
         last_difference_s: between the stamps of the last image and the nearest on the other side, s; None before any.
     """
 
@@ -87,7 +87,7 @@ class Synchronizer(Generic[Image]):
     max_frame_gap_s: float = 1.0
     camera: StereoCamera | None = None
     drops: Counter[str] = field(default_factory=Counter)
-    notices: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+    notices: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=8))
     last_difference_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -150,9 +150,9 @@ class Synchronizer(Generic[Image]):
 
     def _jump_back(self, name: str, side: _Side[Image], stamp: int) -> None:
         assert side.newest is not None
-        self.notices.append(
-            f"time of the {name} images jumped back by {(side.newest - stamp) * 1e-9:.3f} s: starting anew"
-        )
+        back_s = (side.newest - stamp) * 1e-9
+        line = f"time of the {name} images jumped back by {back_s:.3f} s: starting anew"
+        self.notices.append((TIME_JUMP, line))
         kept = [waiting for waiting in side.queue if waiting.stamp < stamp]
         self.drops[NO_PARTNER] += len(side.queue) - len(kept)
         side.queue = deque(kept)
@@ -197,21 +197,22 @@ class Synchronizer(Generic[Image]):
             return None
         if previous.camera != current.camera:
             self.drops[RESTART] += 1
-            self.notices.append("image size or calibration changed: starting anew")
+            self.notices.append((RESTART, "image size or calibration changed: starting anew"))
             return None
         gap_s = (current.stamp - previous.stamp) * 1e-9
         if gap_s > self.max_frame_gap_s:
             self.drops[GAP] += 1
-            self.notices.append(
-                f"{gap_s:.3f} s between two frames, more than {self.max_frame_gap_s:g} s: starting anew"
-            )
+            allowed = f"more than {self.max_frame_gap_s:g} s"
+            line = f"{gap_s:.3f} s between two frames, {allowed}: starting anew"
+            self.notices.append((GAP, line))
             return None
         return ConsecutivePairs(previous, current)
 
     def _notice_size(
         self, size: tuple[int, int], name: str, other_size: tuple[int, int], other_name: str
     ) -> None:
-        self.notices.append(
+        line = (
             f"{name} are {size[0]} x {size[1]} px but {other_name}: {other_size[0]} x {other_size[1]} px, "
             "expected one size"
         )
+        self.notices.append((SIZE_MISMATCH, line))

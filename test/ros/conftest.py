@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import re
 import signal
 import subprocess
@@ -48,7 +49,9 @@ def ros_environment(monkeypatch) -> Iterator[dict[str, str]]:
 
 def reserve_domain() -> tuple[int, int]:
     """Descriptor that holds a lock while it is open, and the domain that it is for."""
-    for domain in range(1, 102):
+    first = random.randrange(101)
+    for offset in range(101):
+        domain = 1 + (first + offset) % 101
         path = Path(tempfile.gettempdir(), f"dwarf_ros_test_domain_{domain}.lock")
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -24,6 +24,7 @@ from stereo_msgs.msg import DisparityImage
 
 from dwarf_ros.datasets.sequences import open_sequence
 from dwarf_ros.estimators.classical import ClassicalEstimator
+from dwarf_ros.network.weights import FORMAT, FORMAT_VERSION
 from dwarf_ros.ros import messages, node
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
 from dwarf_ros.types import StereoCamera
@@ -310,13 +311,20 @@ def test_what_cannot_be_configured_is_an_error_and_the_node_waits_for_better(
 
 
 def test_weights_of_another_preset_are_refused(start_node, tmp_path):
+    numpy_tensors = pytest.importorskip("safetensors.numpy")
     pytest.importorskip("keras")
-    from dwarf_ros import network
-
     file = tmp_path / "lite.safetensors"
-    network.save(network.build("dwarf_lite"), file, origin="test")
+    # The header alone decides.
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "preset": "dwarf_lite",
+        "version": "0.1.0",
+        "origin": "test",
+    }
+    numpy_tensors.save_file({"none": np.zeros(1, np.float32)}, file, metadata=header)
     process = start_node("-p", "estimator:=dwarf", "-p", f"weights:={file}", active=False)
-    process.wait_for_log(r"\[ERROR\].*not configured: .*dwarf_lite")
+    process.wait_for_log(r"\[ERROR\].*not configured: .*preset dwarf_lite, expected dwarf;")
     assert process.stop() == 0
 
 

@@ -115,7 +115,7 @@ def test_time_jumping_back_starts_anew_and_is_said():
     synchronizer = Synchronizer(camera=CAMERA)
     emitted = feed(synchronizer, [*both(1000, 1100), ("left", 1200), *both(0, 100)])
     assert stamps(emitted) == [(1000, 1100), (0, 100)]
-    assert any("left images jumped back by 1.200 s" in n for n in synchronizer.notices)
+    assert any("left images jumped back by 1.200 s" in line for _, line in synchronizer.notices)
     assert lost(synchronizer) == {TIME_JUMP: 1, NO_PARTNER: 1}
 
 
@@ -123,7 +123,7 @@ def test_a_gap_is_not_bridged():
     synchronizer = Synchronizer(camera=CAMERA, max_frame_gap_s=0.5)
     assert stamps(feed(synchronizer, both(0, 600, 700))) == [(600, 700)]
     assert lost(synchronizer) == {GAP: 1}
-    assert "0.600 s between two frames, more than 0.5 s" in synchronizer.notices[0]
+    assert "0.600 s between two frames, more than 0.5 s" in synchronizer.notices[0][1]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -146,10 +146,10 @@ def test_images_of_two_sizes_or_of_another_size_than_the_calibration_do_not_pair
     synchronizer: Synchronizer = Synchronizer(camera=CAMERA)
     synchronizer.add_left(0, SIZE, "l")
     assert synchronizer.add_right(0, (80, 48), "r") is None
-    assert "left images are 160 x 96 px but right images: 80 x 48 px" in synchronizer.notices[-1]
+    assert "left images are 160 x 96 px but right images: 80 x 48 px" in synchronizer.notices[-1][1]
     synchronizer.add_left(MS, (80, 48), "l")
     assert synchronizer.add_right(MS, (80, 48), "r") is None
-    assert "images are 80 x 48 px but calibration: 160 x 96 px" in synchronizer.notices[-1]
+    assert "images are 80 x 48 px but calibration: 160 x 96 px" in synchronizer.notices[-1][1]
     assert lost(synchronizer) == {SIZE_MISMATCH: 2}
 
 
