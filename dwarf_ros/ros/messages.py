@@ -5,11 +5,9 @@ Headers of all that is published carry the reference frame's stamp and the left 
 
 from __future__ import annotations
 
-import array
 import functools
 from typing import Any
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
@@ -17,6 +15,10 @@ from std_msgs.msg import Header
 from stereo_msgs.msg import DisparityImage
 
 from dwarf_ros import geometry, visualization
+from dwarf_ros.camera_messages import IMAGE_ENCODINGS as IMAGE_ENCODINGS
+from dwarf_ros.camera_messages import camera_from_messages as camera_from_messages
+from dwarf_ros.camera_messages import camera_info_fields
+from dwarf_ros.camera_messages import image_from_message as image_from_message
 from dwarf_ros.ros import distro
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 
@@ -25,27 +27,6 @@ DEFAULT_MIN_DISPARITY = 0.5
 # Semi-global matching resolves sixteenths of a pixel; the network's steps are finer.
 _DISPARITY_STEP = 1.0 / 16.0
 
-# Bytes a pixel and the conversion to grey or RGB. An 8UC3 image says nothing of its channels' order: OpenCV's is assumed.
-_COLOUR_CONVERSIONS: dict[str, tuple[int, int | None]] = {
-    "mono8": (1, None),
-    "8UC1": (1, None),
-    "mono16": (2, None),
-    "16UC1": (2, None),
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-    # OpenCV names a Bayer tile by its second row's second and third pixel, ROS by its first row's first two.
-    "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGB2RGB),
-    "bayer_rggb16": (2, cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr16": (2, cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg16": (2, cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg16": (2, cv2.COLOR_BayerGB2RGB),
-}
 _DEFAULT_ENCODINGS = {
     ("uint8", 1): "mono8",
     ("uint8", 3): "rgb8",
@@ -53,7 +34,6 @@ _DEFAULT_ENCODINGS = {
     ("float32", 1): "32FC1",
     ("float32", 2): "32FC2",
 }
-IMAGE_ENCODINGS = tuple(_COLOUR_CONVERSIONS)
 
 _CLOUD_FIELDS = ("x", "y", "z", "rgb", "vx", "vy", "vz")
 
@@ -73,68 +53,6 @@ def stamp_from_ns(ns: int) -> Time:
     if not -(2**31) <= seconds < 2**31:
         raise InputError(f"stamp: {ns} ns, expected seconds that fit into 32 bits")
     return Time(sec=seconds, nanosec=nanoseconds)
-
-
-def image_from_message(msg: Image, name: str = "image") -> np.ndarray:
-    """Pixels of a camera image.
-
-    Args:
-        msg: any of `IMAGE_ENCODINGS`, either byte order, rows padded or not.
-        name: what an error calls it, usually the topic.
-
-    Returns:
-        uint8 or uint16; grey H x W, or RGB H x W x 3 (Bayer mosaics are interpolated, alpha is dropped).
-
-    Raises:
-        InputError: another encoding, no pixels, a row step too small for the width, or less data than rows.
-    """
-    if msg.encoding not in IMAGE_ENCODINGS:
-        raise InputError(
-            f"{name}: encoding is {msg.encoding[:40]!r}, expected one of {', '.join(IMAGE_ENCODINGS)}"
-        )
-    pixel_bytes, conversion = _COLOUR_CONVERSIONS[msg.encoding]
-    row_bytes = msg.width * pixel_bytes
-    if msg.width == 0 or msg.height == 0:
-        raise InputError(
-            f"{name}: size is {msg.width} x {msg.height} px, expected at least 1 x 1 px"
-        )
-    if msg.step < row_bytes:
-        raise InputError(
-            f"{name}: row step is {msg.step} bytes, expected at least {row_bytes} bytes for "
-            f"{msg.width} px of {msg.encoding}"
-        )
-    # The last row's padding may be missing, as senders of sub-images leave it out.
-    expected_bytes = msg.step * (msg.height - 1) + row_bytes
-    if len(msg.data) < expected_bytes:
-        raise InputError(
-            f"{name}: data has {len(msg.data)} bytes, expected {expected_bytes} bytes for "
-            f"{msg.width} x {msg.height} px of {msg.encoding} with row step {msg.step} bytes"
-        )
-    if msg.step != row_bytes:
-        msg = _without_padding(msg, row_bytes)
-    pixels = distro.bridge().imgmsg_to_cv2(msg)
-    if conversion is None:
-        return pixels
-    try:
-        return cv2.cvtColor(pixels, conversion)
-    except cv2.error:
-        raise InputError(
-            f"{name}: size is {msg.width} x {msg.height} px, too small for a {msg.encoding} image"
-        ) from None
-
-
-def _without_padding(msg: Image, row_bytes: int) -> Image:
-    """The same image with rows that follow each other directly: cv_bridge skews steps that are no whole number of pixels."""
-    rows = np.ndarray((msg.height, row_bytes), np.uint8, buffer=msg.data, strides=(msg.step, 1))
-    packed = Image(
-        height=msg.height,
-        width=msg.width,
-        encoding=msg.encoding,
-        is_bigendian=msg.is_bigendian,
-        step=row_bytes,
-    )
-    packed.data = array.array("B", rows.tobytes())
-    return packed
 
 
 def image_message(
@@ -165,76 +83,15 @@ def image_message(
         raise InputError(f"image: {error}") from None
 
 
-def camera_from_messages(
-    left: CameraInfo,
-    right: CameraInfo,
-    left_name: str = "left camera_info",
-    right_name: str = "right camera_info",
-) -> StereoCamera:
-    """Camera of the images that the two messages describe.
-
-    Binning and region of interest are applied to the intrinsics of the full image (REP-104), and the baseline comes from
-    both projection matrices, whose x translations may both differ from 0.
-
-    Raises:
-        InputError: the two do not describe one rectified pair (StereoCamera), or differ in size, binning or rows.
-    """
-    described = f"{left_name} and {right_name}"
-    left_matrix, left_size, left_rows = _scaled_projection(left, left_name)
-    right_matrix, right_size, right_rows = _scaled_projection(right, right_name)
-    if left_size != right_size:
-        raise InputError(
-            f"{described}: sizes are {left_size[0]} x {left_size[1]} and {right_size[0]} x {right_size[1]} px, "
-            "expected one size"
-        )
-    if left_rows != right_rows:
-        raise InputError(
-            f"{described}: regions of interest start at rows {left_rows} and {right_rows}, expected one row"
-        )
-    try:
-        return StereoCamera.from_projection_matrices(left_matrix, right_matrix, *left_size)
-    except InputError as error:
-        raise InputError(f"{described}: {error}") from None
-
-
-def _scaled_projection(info: CameraInfo, name: str) -> tuple[np.ndarray, tuple[int, int], int]:
-    """3x4 projection matrix, size in px of the image as sent, and first row of its region of interest."""
-    matrix = np.array(info.p, dtype=np.float64).reshape(3, 4)
-    roi = info.roi
-    # 0 stands for "not binned" and for "the whole image".
-    binning_x, binning_y = max(info.binning_x, 1), max(info.binning_y, 1)
-    width, height = roi.width or info.width, roi.height or info.height
-    if roi.x_offset + width > info.width or roi.y_offset + height > info.height:
-        raise InputError(
-            f"{name}: region of interest {width} x {height} px at ({roi.x_offset}, {roi.y_offset}), "
-            f"expected one inside {info.width} x {info.height} px"
-        )
-    matrix[0, 2] -= roi.x_offset
-    matrix[1, 2] -= roi.y_offset
-    matrix[0] /= binning_x
-    matrix[1] /= binning_y
-    return matrix, (width // binning_x, height // binning_y), roi.y_offset
-
-
 def camera_info_messages(
     camera: StereoCamera, stamp_ns: int, frame_id: str
 ) -> tuple[CameraInfo, CameraInfo]:
     """Left and right CameraInfo of a rectified pair without distortion; both carry the left camera's frame (REP-104)."""
-    messages = []
-    for cx, offset in ((camera.cx, 0.0), (camera.cx_right, -camera.fx * camera.baseline)):
-        messages.append(
-            CameraInfo(
-                header=_header(stamp_ns, frame_id),
-                width=camera.width,
-                height=camera.height,
-                distortion_model="plumb_bob",
-                d=[0.0] * 5,
-                k=[camera.fx, 0.0, cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0],
-                r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-                p=[camera.fx, 0.0, cx, offset, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0],
-            )
-        )
-    return messages[0], messages[1]
+    left, right = (
+        CameraInfo(header=_header(stamp_ns, frame_id), **vars(fields))
+        for fields in camera_info_fields(camera)
+    )
+    return left, right
 
 
 def disparity_message(
