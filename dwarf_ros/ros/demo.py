@@ -201,8 +201,8 @@ def _run_processes(
         )
         recording = out / "recording"
         with _progress(lambda: len(list(recording.glob("*.npz"))), frames - 1) as tell:
-            player.wait(frames / rate_hz + _PLAYER_MARGIN_S, (node, recorder), tell)
-            recorder.wait(_RECORDER_MARGIN_S, (node,), tell)
+            player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, tell)
+            recorder.wait(_RECORDER_MARGIN_S, node, tell)
         node.stop()
 
 
@@ -245,16 +245,15 @@ class _Child:
                 raise DemoError(f"the {self.name} is not {what} after {timeout_s:g} s")
             time.sleep(0.05)
 
-    def wait(self, timeout_s: float, others: Sequence[_Child], tell: Callable[[], None]) -> None:
-        """Wait until it has ended well, while the others run.
+    def wait(self, timeout_s: float, needed: _Child, tell: Callable[[], None]) -> None:
+        """Wait until it has ended well, while another that it needs runs.
 
         Raises:
-            DemoError: it failed, or took too long, or another one ended.
+            DemoError: it failed, or took too long, or the other one ended.
         """
         end = time.monotonic() + timeout_s
         while (code := self._process.poll()) is None:
-            for other in others:
-                other.check_running()
+            needed.check_running()
             if time.monotonic() > end:
                 raise DemoError(f"the {self.name} has not ended after {timeout_s:g} s")
             tell()
