@@ -141,16 +141,14 @@ def depth_message(
     Raises:
         InputError: the scene flow has no camera.
     """
-    depth = _depth(scene_flow, max_depth_m, min_disparity)
+    camera = _camera_of(scene_flow)
+    depth = geometry.depth_from_disparity(scene_flow.disparity, camera)
+    depth[~(depth <= _farthest(camera, max_depth_m, min_disparity))] = np.nan
     return image_message(depth, scene_flow.stamp, scene_flow.frame_id)
 
 
-def _depth(scene_flow: SceneFlow, max_depth_m: float, min_disparity: float) -> np.ndarray:
-    camera = _camera_of(scene_flow)
-    depth = geometry.depth_from_disparity(scene_flow.disparity, camera)
-    farthest = min(max_depth_m, camera.fx * camera.baseline / min_disparity)
-    depth[~(depth <= farthest)] = np.nan
-    return depth
+def _farthest(camera: StereoCamera, max_depth_m: float, min_disparity: float) -> float:
+    return min(max_depth_m, camera.fx * camera.baseline / min_disparity)
 
 
 def flow_message(scene_flow: SceneFlow) -> Image:
@@ -187,16 +185,14 @@ def cloud_message(
         InputError: the scene flow has no camera, or dt is 0 s.
     """
     points, points_next = geometry.scene_flow_points(scene_flow)
-    velocity = geometry.velocities_between(points, points_next, scene_flow.dt)
-    points[np.isnan(_depth(scene_flow, max_depth_m, min_disparity))] = np.nan
-    velocity[np.isnan(points[..., 2])] = np.nan
-
     height, width = scene_flow.disparity.shape
     cells = np.empty((height, width, len(_CLOUD_FIELDS)), dtype=np.float32)
     cells[..., 0:3] = points
     packed = left.astype(np.uint32)
+    cells[..., 4:7] = geometry.velocities_between(points, points_next, scene_flow.dt)
+    farthest = _farthest(_camera_of(scene_flow), max_depth_m, min_disparity)
+    cells[~(points[..., 2] <= farthest)] = np.nan
     cells[..., 3] = (packed[..., 0] << 16 | packed[..., 1] << 8 | packed[..., 2]).view(np.float32)
-    cells[..., 4:7] = velocity
 
     cloud = distro.cloud_creator()(
         _header(scene_flow.stamp, scene_flow.frame_id),

@@ -211,7 +211,7 @@ class DwarfNode(LifecycleNode):
         super().__init__("dwarf")
         self.statistics = Statistics()
         self._estimator: Estimator | None = None
-        self._configure_error = ""
+        self._transition_error = ""
         self._synchronizer: Synchronizer[Image] = Synchronizer()
         self._infos: dict[str, CameraInfo] = {}
         self._subscribers: dict[str, Any] = {}
@@ -242,21 +242,21 @@ class DwarfNode(LifecycleNode):
             self._estimator = load_estimator(name, weights or None, engine)
             self._create_publishers()
         except Exception as error:
-            self._configure_error = _one_line(error)
+            self._transition_error = f"not configured: {_one_line(error)}"
             self.get_logger().error(
-                f"not configured: {self._configure_error}; set the parameters and configure again "
+                f"{self._transition_error}; set the parameters and configure again "
                 f"(ros2 lifecycle set {self.get_fully_qualified_name()} configure)"
             )
             self._release()
             return TransitionCallbackReturn.FAILURE
-        self._configure_error = ""
+        self._transition_error = ""
         self.get_logger().info(
             f"configured: estimator {self._estimator.name} on {self._estimator.engine}"
         )
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker, then subscribe."""
+        """Start the worker, then subscribe; FAILURE with one ERROR line if that is not possible."""
         self._synchronizer = Synchronizer(
             queue_size=self._parameter("queue_size"), drops=self._synchronizer.drops
         )
@@ -266,22 +266,14 @@ class DwarfNode(LifecycleNode):
         self._mailbox = Mailbox()
         self._worker = threading.Thread(target=self._work, name="estimate", daemon=True)
         self._worker.start()
-        callbacks: dict[str, Callable[[Any], None]] = {
-            "left/image_rect": self._on_left,
-            "left/camera_info": lambda info: self._on_camera_info("left/camera_info", info),
-            "right/image_rect": self._on_right,
-            "right/camera_info": lambda info: self._on_camera_info("right/camera_info", info),
-        }
-        for topic, message_type in INPUT_TOPICS.items():
-            subscriber = distro.subscriber_class()(
-                self,
-                message_type,
-                topic,
-                qos_profile=qos_profile_sensor_data,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-            subscriber.registerCallback(callbacks[topic])
-            self._subscribers[topic] = subscriber
+        try:
+            self._subscribe()
+        except Exception as error:  # quality of service that rclpy refuses
+            self._transition_error = f"not activated: {_one_line(error)}"
+            self.get_logger().error(self._transition_error)
+            self._stop(None)
+            return TransitionCallbackReturn.FAILURE
+        self._transition_error = ""
         self.get_logger().info(
             "active: waiting for " + ", ".join(self._resolved(topic) for topic in INPUT_TOPICS)
         )
@@ -306,13 +298,34 @@ class DwarfNode(LifecycleNode):
     def close(self) -> None:
         """Stop, say what was counted, and let everything go; ends the process if an estimate does not end."""
         self._stop(1.0)
+        computing = self._worker is not None and self._worker.is_alive()
+        if computing:
+            self.statistics.drop(STOPPED)
         self.get_logger().info(self.statistics.summary(self._synchronizer.drops))
-        if self._worker is not None and self._worker.is_alive():
+        if computing:
             # The interpreter cannot be taken down beneath a thread that computes.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
         self.destroy_node()
+
+    def _subscribe(self) -> None:
+        callbacks: dict[str, Callable[[Any], None]] = {
+            "left/image_rect": self._on_left,
+            "left/camera_info": lambda info: self._on_camera_info("left/camera_info", info),
+            "right/image_rect": self._on_right,
+            "right/camera_info": lambda info: self._on_camera_info("right/camera_info", info),
+        }
+        for topic, message_type in INPUT_TOPICS.items():
+            subscriber = distro.subscriber_class()(
+                self,
+                message_type,
+                topic,
+                qos_profile=qos_profile_sensor_data,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            subscriber.registerCallback(callbacks[topic])
+            self._subscribers[topic] = subscriber
 
     def _create_publishers(self) -> None:
         outputs = dict(OUTPUTS)
@@ -486,8 +499,8 @@ class DwarfNode(LifecycleNode):
             stalled = f"no stereo pairs: {self._missing()}"
             self._warn("input", stalled)
 
-        if self._configure_error:
-            level, message = DiagnosticStatus.ERROR, f"not configured: {self._configure_error}"
+        if self._transition_error:
+            level, message = DiagnosticStatus.ERROR, self._transition_error
         elif not self._subscribers:
             level, message = DiagnosticStatus.WARN, "not active"
         elif stalled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -32,6 +33,7 @@ from dwarf_ros.types import StereoCamera
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISPARITY, FLOW, PERIOD_NS = 8, 3, 100_000_000
 FX, BASELINE = 120.0, 0.5
+CAMERA = StereoCamera(FX, FX, 80.0, 48.0, 80.0, BASELINE, 160, 96)
 CLASSICAL = ("-p", "estimator:=classical")
 
 
@@ -73,7 +75,7 @@ def test_every_topic_carries_the_newest_frame_with_its_geometry(start_node, rig)
     answer = messages.scene_flow_from_message(estimates[-1])
     assert estimates[-1].estimator == "classical"
     assert answer.dt == pytest.approx(-PERIOD_NS * 1e-9)
-    assert answer.camera == StereoCamera(FX, FX, 80.0, 48.0, 80.0, BASELINE, 160, 96)
+    assert answer.camera == CAMERA
     assert answer.valid.mean() > 0.5
     inside = answer.valid
     assert np.median(answer.disparity[inside]) == pytest.approx(DISPARITY, abs=0.1)
@@ -310,6 +312,41 @@ def test_what_cannot_be_configured_is_an_error_and_the_node_waits_for_better(
     assert process.stop() == 0
 
 
+def test_quality_of_service_that_is_none_is_an_error_and_the_node_goes_on(start_node, rig):
+    policy = "qos_overrides./left/image_rect.subscription.reliability:=perhaps"
+    process = start_node(*CLASSICAL, "-p", policy, active=False)
+    process.wait_for_log(r"\[ERROR\].*not activated: .*`perhaps`")
+    assert rig.transition("cleanup")
+    assert process.stop() == 0
+
+
+def test_a_signal_ends_it_while_it_estimates(start_node, rig):
+    process = start_node(*CLASSICAL)
+    rig.listen("flow", Image)
+    rig.connect()
+    size = {"width": 1600, "height": 1200}
+    camera = dataclasses.replace(CAMERA, **size)
+    image = np.random.default_rng(0).integers(0, 255, (1200, 1600), np.uint8)
+    for frame in range(2):
+        infos = messages.camera_info_messages(camera, rig.stamp(frame), "camera")
+        picture = messages.image_message(image, rig.stamp(frame), "camera")
+        sides = dict(zip(("left", "right"), infos, strict=True))
+        rig.publish({f"{side}/camera_info": info for side, info in sides.items()})
+        rig.publish({f"{side}/image_rect": picture for side in sides})
+        rig.spin(0.3)
+    assert process.stop(signal.SIGTERM) == 0
+    counts = process.counts()
+    assert counts["accepted"] == 1
+    assert counts["answered"] + counts.get("stopped", 0) == 1
+
+
+def test_a_signal_ends_it_while_it_loads_the_network(start_node):
+    process = start_node("-p", "estimator:=dwarf", "-p", "weights:=/no/such", active=False)
+    process.wait_for_log("", timeout_s=5)
+    time.sleep(1.0)
+    assert process.stop() == 0
+
+
 def test_weights_of_another_preset_are_refused(start_node, tmp_path):
     numpy_tensors = pytest.importorskip("safetensors.numpy")
     pytest.importorskip("keras")
@@ -446,8 +483,7 @@ def test_the_parameter_file_lists_every_parameter_with_its_default():
 
 
 def test_the_mailbox_keeps_the_newest_and_lets_go_when_closed():
-    camera = StereoCamera(FX, FX, 80.0, 48.0, 80.0, BASELINE, 160, 96)
-    pair = StereoPair(0, Image(), Image(), camera)
+    pair = StereoPair(0, Image(), Image(), CAMERA)
     old, new = (node.Work(ConsecutivePairs(pair, pair), float(i)) for i in range(2))
     mailbox = node.Mailbox()
     assert not mailbox.put(old)
