@@ -1,0 +1,367 @@
+"""How well scene flow agrees with the images, with itself and with the camera's known motion: no ground truth needed.
+
+Errors of all the pixels of many frames are pooled in histograms, so a median is one over all pixels, in constant memory.
+None of these figures says which pixels are on bodies that move on their own, and the error itself must not decide it:
+without labels every valid pixel counts, and the median and the share within 3 px tell of the scene that stands still.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dwarf_ros.estimators import Estimator
+from dwarf_ros.evaluation.metrics import OUTLIER_PX, end_point_error, magnitude
+from dwarf_ros.geometry import rigid_scene_flow
+from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
+
+# Width of a histogram's bin, px, and the bins; the last one holds every error from 100 px on.
+_BIN = 0.01
+_BINS = 10_001
+
+# ITU-R BT.601; a grey image keeps its values.
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def _no_errors() -> np.ndarray:
+    return np.zeros(_BINS, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorDistribution:
+    """Errors of pixels in px, counted; two of them can be added.
+
+    Attributes:
+        counts: int64, how many errors are nearest to 0, 0.01, 0.02 ... px; the last counts all from 100 px on.
+        within_3: pixels with an error of at most 3 px.
+    """
+
+    counts: np.ndarray = field(default_factory=_no_errors)
+    within_3: int = 0
+
+    @classmethod
+    def of(cls, error: np.ndarray, counted: np.ndarray | None = None) -> ErrorDistribution:
+        """Count errors, px, any shape, NaN where unknown; only where `counted` (bool, the same shape) is True."""
+        error = error[np.isfinite(error) if counted is None else np.isfinite(error) & counted]
+        nearest = np.minimum(np.rint(error / np.float32(_BIN)), _BINS - 1).astype(np.int64)
+        counts = np.bincount(nearest, minlength=_BINS).astype(np.int64)
+        return cls(counts, int(np.count_nonzero(error <= OUTLIER_PX)))
+
+    def __add__(self, other: ErrorDistribution) -> ErrorDistribution:
+        return ErrorDistribution(self.counts + other.counts, self.within_3 + other.within_3)
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels were counted."""
+        return int(self.counts.sum())
+
+    def percentile(self, percent: float) -> float:
+        """Error that at least this share of the pixels, %, does not exceed, px, to 0.01 px; NaN where nothing was counted."""
+        if not self.pixels:
+            return math.nan
+        rank = max(1, math.ceil(self.pixels * percent / 100))
+        return _BIN * int(np.searchsorted(np.cumsum(self.counts), rank))
+
+    @property
+    def median(self) -> float:
+        """Median error, px, to 0.01 px; NaN where nothing was counted."""
+        return self.percentile(50)
+
+    @property
+    def within_3_percent(self) -> float:
+        """Per cent of pixels with an error of at most 3 px; NaN where nothing was counted."""
+        return 100 * self.within_3 / self.pixels if self.pixels else math.nan
+
+
+@dataclass(frozen=True)
+class PhotometricError:
+    """Absolute differences of grey levels, 0 ... 255, summed up; two of them can be added.
+
+    Attributes:
+        total: sum over the pixels, with the other image warped to the reference.
+        total_unwarped: the same pixels, with the other image left as it is: what is to be beaten.
+        pixels: valid pixels whose target lies in the other image.
+    """
+
+    total: float = 0.0
+    total_unwarped: float = 0.0
+    pixels: int = 0
+
+    def __add__(self, other: PhotometricError) -> PhotometricError:
+        return PhotometricError(
+            self.total + other.total,
+            self.total_unwarped + other.total_unwarped,
+            self.pixels + other.pixels,
+        )
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute difference, grey levels; NaN where nothing was counted."""
+        return self.total / self.pixels if self.pixels else math.nan
+
+    @property
+    def mean_unwarped(self) -> float:
+        """Mean absolute difference without warping, grey levels; NaN where nothing was counted."""
+        return self.total_unwarped / self.pixels if self.pixels else math.nan
+
+
+@dataclass(frozen=True)
+class PhotometricErrors:
+    """Photometric errors of the three images that scene flow warps to the reference's left image.
+
+    Attributes:
+        left_next: the other frame's left image, by the flow.
+        right: the reference frame's right image, by the disparity.
+        right_next: the other frame's right image, by the flow and the next disparity.
+    """
+
+    left_next: PhotometricError = PhotometricError()
+    right: PhotometricError = PhotometricError()
+    right_next: PhotometricError = PhotometricError()
+
+    def __add__(self, other: PhotometricErrors) -> PhotometricErrors:
+        return PhotometricErrors(
+            self.left_next + other.left_next,
+            self.right + other.right,
+            self.right_next + other.right_next,
+        )
+
+
+@dataclass(frozen=True)
+class RigidSceneErrors:
+    """How far scene flow is from that of a scene that stands still while the camera moves as it is known to.
+
+    Attributes:
+        flow: end-point errors of the optical flow, px.
+        disparity_next: absolute errors of the next disparity, px.
+    """
+
+    flow: ErrorDistribution = field(default_factory=ErrorDistribution)
+    disparity_next: ErrorDistribution = field(default_factory=ErrorDistribution)
+
+    def __add__(self, other: RigidSceneErrors) -> RigidSceneErrors:
+        return RigidSceneErrors(self.flow + other.flow, self.disparity_next + other.disparity_next)
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """All the figures that need no ground truth; two of them can be added.
+
+    Attributes:
+        photometric: see `photometric_errors`.
+        left_right: see `left_right_errors`.
+        forward_backward: see `forward_backward_errors`.
+        rigid_scene: see `rigid_scene_errors`; empty where the camera's motion is not known.
+    """
+
+    photometric: PhotometricErrors = field(default_factory=PhotometricErrors)
+    left_right: ErrorDistribution = field(default_factory=ErrorDistribution)
+    forward_backward: ErrorDistribution = field(default_factory=ErrorDistribution)
+    rigid_scene: RigidSceneErrors = field(default_factory=RigidSceneErrors)
+
+    def __add__(self, other: Consistency) -> Consistency:
+        return Consistency(
+            self.photometric + other.photometric,
+            self.left_right + other.left_right,
+            self.forward_backward + other.forward_backward,
+            self.rigid_scene + other.rigid_scene,
+        )
+
+
+def check_consistency(
+    scene_flow: SceneFlow,
+    estimator: Estimator,
+    reference: StereoFrame,
+    other: StereoFrame,
+    motion: np.ndarray | None = None,
+) -> Consistency:
+    """All the consistency figures of one answer; the estimator runs twice more, backwards and on the mirrored pair.
+
+    Args:
+        scene_flow: what the estimator answered for (reference, other), or what is to be judged as if it had.
+        estimator: estimates the optical flow back and the right image's disparity.
+        reference: the frame that the answer is for.
+        other: the other frame.
+        motion: 4x4 rigid motion of points from the reference's camera frame to the other's, m; None where it is unknown.
+
+    Raises:
+        InputError: the frames differ in size, or there is a motion but no camera.
+    """
+    backward = estimator.estimate(other, reference)
+    mirrored = estimator.estimate(mirrored_frame(reference), mirrored_frame(other))
+    return Consistency(
+        photometric=photometric_errors(scene_flow, reference, other),
+        left_right=left_right_errors(scene_flow, mirrored.disparity[:, ::-1]),
+        forward_backward=forward_backward_errors(scene_flow, backward.flow),
+        rigid_scene=RigidSceneErrors()
+        if motion is None
+        else rigid_scene_errors(scene_flow, motion),
+    )
+
+
+def motion_between(pose: np.ndarray, other_pose: np.ndarray) -> np.ndarray:
+    """4x4 rigid motion of points from one camera's frame to another's, m, by their poses (4x4, camera to world, m)."""
+    return np.linalg.inv(other_pose) @ pose
+
+
+def rigid_scene_errors(
+    scene_flow: SceneFlow, motion: np.ndarray, static: np.ndarray | None = None
+) -> RigidSceneErrors:
+    """Compare flow and next disparity with what disparity and camera motion predict.
+
+    Args:
+        scene_flow: with a camera.
+        motion: 4x4 rigid motion of points from the reference's camera frame to the other's, m, from poses.
+        static: bool H x W, pixels known to stand still; None counts every valid pixel, moving bodies too.
+
+    Raises:
+        InputError: the scene flow has no camera.
+    """
+    if scene_flow.camera is None:
+        raise InputError("scene flow: no camera, expected a calibration to predict a rigid scene")
+    flow, disparity_next = rigid_scene_flow(scene_flow.disparity, scene_flow.camera, motion)
+    counted = scene_flow.valid if static is None else scene_flow.valid & static
+    return RigidSceneErrors(
+        ErrorDistribution.of(end_point_error(scene_flow.flow, flow), counted),
+        ErrorDistribution.of(np.abs(scene_flow.disparity_next - disparity_next), counted),
+    )
+
+
+def photometric_errors(
+    scene_flow: SceneFlow, reference: StereoFrame, other: StereoFrame
+) -> PhotometricErrors:
+    """Warp the other three images to the reference's left image and compare grey levels (ITU-R BT.601, 0 ... 255).
+
+    Valid pixels count whose target lies in the image that is warped. A point that is hidden there counts with the surface
+    that hides it, so even the truth has an error at the borders of what is near.
+
+    Raises:
+        InputError: the frames differ in size from the scene flow.
+    """
+    left, right, left_next, right_next = (
+        _grey(image) for image in (reference.left, reference.right, other.left, other.right)
+    )
+    for image in (left, left_next):
+        if image.shape != scene_flow.disparity.shape:
+            raise InputError(
+                f"frames: images are {image.shape[1]} x {image.shape[0]} px, expected {scene_flow.disparity.shape[1]} "
+                f"x {scene_flow.disparity.shape[0]} px as the scene flow"
+            )
+    columns, rows = _pixel_grid(left.shape)
+    columns_next, rows_next = columns + scene_flow.flow[..., 0], rows + scene_flow.flow[..., 1]
+
+    def compare(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> PhotometricError:
+        difference = np.abs(sample(image, x, y) - left)
+        counted = scene_flow.valid & np.isfinite(difference)
+        return PhotometricError(
+            float(difference[counted].sum(dtype=np.float64)),
+            float(np.abs(image - left)[counted].sum(dtype=np.float64)),
+            int(np.count_nonzero(counted)),
+        )
+
+    return PhotometricErrors(
+        compare(left_next, columns_next, rows_next),
+        compare(right, columns - scene_flow.disparity, rows),
+        compare(right_next, columns_next - scene_flow.disparity_next, rows_next),
+    )
+
+
+def left_right_errors(scene_flow: SceneFlow, right_disparity: np.ndarray) -> ErrorDistribution:
+    """Compare a pixel's disparity with that of the right image's pixel it leads to.
+
+    Args:
+        scene_flow: its valid pixels count whose partner lies in the right image and has a disparity.
+        right_disparity: of the right image, x_left - x_right at each of its pixels, px, float32 H x W; NaN where unknown.
+
+    Returns:
+        absolute differences, px. Points hidden from the right camera count too.
+    """
+    columns, rows = _pixel_grid(scene_flow.disparity.shape)
+    partner = sample(right_disparity, columns - scene_flow.disparity, rows)
+    return ErrorDistribution.of(np.abs(partner - scene_flow.disparity), scene_flow.valid)
+
+
+def forward_backward_errors(scene_flow: SceneFlow, backward_flow: np.ndarray) -> ErrorDistribution:
+    """Follow the flow to the other frame and the backward flow from there: how far from the pixel it ends.
+
+    Args:
+        scene_flow: its valid pixels count whose target lies in the other image.
+        backward_flow: from the other frame's left image to the reference's, px, float32 H x W x 2; NaN where unknown.
+
+    Returns:
+        distances, px. Points hidden in the other frame count too.
+    """
+    columns, rows = _pixel_grid(scene_flow.disparity.shape)
+    back = sample(backward_flow, columns + scene_flow.flow[..., 0], rows + scene_flow.flow[..., 1])
+    return ErrorDistribution.of(magnitude(scene_flow.flow + back), scene_flow.valid)
+
+
+def mirrored_frame(frame: StereoFrame) -> StereoFrame:
+    """The frame with its images exchanged and mirrored, which is a stereo frame again.
+
+    The disparity estimated of it, mirrored back (``[:, ::-1]``), is the disparity of the given frame's right image.
+    """
+    camera = frame.camera
+    if camera is not None:
+        last = camera.width - 1
+        camera = StereoCamera(
+            camera.fx,
+            camera.fy,
+            last - camera.cx_right,
+            camera.cy,
+            last - camera.cx,
+            camera.baseline,
+            camera.width,
+            camera.height,
+        )
+    return StereoFrame(
+        frame.right[:, ::-1], frame.left[:, ::-1], frame.stamp, camera, frame.frame_id
+    )
+
+
+def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear interpolation.
+
+    Args:
+        image: float32 H x W or H x W x C.
+        x: columns, px, float32; NaN where unknown.
+        y: rows, the same.
+
+    Returns:
+        float32, the shape of x (and C); NaN where the place is unknown or not between the centres of the image's first
+        and last pixels, or where one of the four pixels around it is NaN.
+    """
+    height, width = image.shape[:2]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    x, y = np.where(inside, x, 0), np.where(inside, y, 0)
+    # The last column and row are reached with the full weight of the right and lower neighbour.
+    x0 = np.minimum(x.astype(np.int32), max(width - 2, 0))
+    y0 = np.minimum(y.astype(np.int32), max(height - 2, 0))
+    right, below = min(1, width - 1), min(1, height - 1) * width
+    pixels = image.reshape(height * width, *image.shape[2:])
+    index = y0 * width + x0
+    weight_x, weight_y = (x - x0).astype(np.float32), (y - y0).astype(np.float32)
+    if image.ndim == 3:
+        weight_x, weight_y = weight_x[..., None], weight_y[..., None]
+
+    def between(left: np.ndarray) -> np.ndarray:
+        value = pixels.take(left, axis=0)
+        return value + weight_x * (pixels.take(left + right, axis=0) - value)
+
+    upper, lower = between(index), between(index + below)
+    found = upper + weight_y * (lower - upper)
+    found[~inside] = np.nan
+    return found
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) @ _LUMA
+
+
+def _pixel_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    height, width = shape
+    columns = np.arange(width, dtype=np.float32)[None, :]
+    rows = np.arange(height, dtype=np.float32)[:, None]
+    return np.broadcast_to(columns, shape), np.broadcast_to(rows, shape)
