@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from dwarf_ros.bags import BagSequence, is_bag, open_bag
 from dwarf_ros.datasets.calibration import Calibration, load_calibration
 from dwarf_ros.datasets.formats import read_image
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
@@ -65,6 +66,7 @@ class StereoSequence:
         calibrations: that of each scene.
         poses: float64 N x 4 x 4, left camera of each frame to world, m, in the optical frame (REP-103); None where
             there are none.
+        frame_id: name of the left camera's optical frame.
     """
 
     left_files: Sequence[Path]
@@ -73,6 +75,7 @@ class StereoSequence:
     scenes: Sequence[int]
     calibrations: Sequence[Calibration]
     poses: np.ndarray | None = None
+    frame_id: str = FRAME_ID
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -85,7 +88,7 @@ class StereoSequence:
             InputError: as `read`.
         """
         left, right, camera = self.read(index)
-        return StereoFrame(left, right, self.stamps[index], camera, FRAME_ID)
+        return StereoFrame(left, right, self.stamps[index], camera, self.frame_id)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
         """Left and right image of frame `index` as they are on disk, and their camera.
@@ -112,8 +115,8 @@ class StereoSequence:
         return left, right, self.calibrations[self.scenes[index]].camera(width, height)
 
 
-def open_sequence(source: Path) -> StereoSequence:
-    """Open a folder of stereo images with their calibration.
+def open_sequence(source: Path) -> StereoSequence | BagSequence:
+    """Open a folder of stereo images with their calibration, or a rosbag2 recording of them (`open_bag`).
 
     Recognised, the colour pair where there is a grey one too:
 
@@ -132,12 +135,35 @@ def open_sequence(source: Path) -> StereoSequence:
             used, or times or poses that do not fit the images.
     """
     source = Path(source)
+    if is_bag(source):
+        return open_bag(source)
     try:
         return _open(source)
     except OSError as error:
         raise InputError(
             f"{error.filename or source}: {error.strerror or error}, expected a readable folder"
         ) from None
+
+
+def open_scenes(source: Path, left: str, right: str, colour: bool) -> StereoSequence:
+    """Open the KITTI 2012 or 2015 scenes of a folder that may hold more than one pair of cameras, as `open_sequence` does.
+
+    Args:
+        source: training/ or testing/.
+        left: folder of the left images in it, e.g. "image_2".
+        right: folder of the right images in it.
+        colour: whether these are the colour cameras.
+
+    Raises:
+        InputError: as `open_sequence`, or an image is not named as one of a scene (000010_10.png).
+    """
+    left_files, right_files = _partners(source / left, source / right)
+    for file in left_files:
+        if not _SCENE_NAME.fullmatch(file.stem):
+            raise InputError(
+                f"{file}: not a frame of a scene, expected a name such as 000010_10.png"
+            )
+    return _open_scenes(source, left_files, right_files, colour)
 
 
 def _open(source: Path) -> StereoSequence:
@@ -152,11 +178,8 @@ def _open(source: Path) -> StereoSequence:
             if (source / part).is_dir():
                 return _open(source / part)
         raise InputError(f"{source}: unknown layout, expected {_KNOWN_LAYOUTS}")
-    left_folder, right_folder, colour = source / pair[0], source / pair[1], pair[2]
-    left_files = _images(left_folder)
-    right_files = _images(right_folder)
-    _check_partners(left_files, right_folder, right_files, left_folder)
-    right_files = [right_folder / file.name for file in left_files]
+    left_files, right_files = _partners(source / pair[0], source / pair[1])
+    colour = pair[2]
     if all(_SCENE_NAME.fullmatch(file.stem) for file in left_files):
         return _open_scenes(source, left_files, right_files, bool(colour))
     return _open_single(source, left_files, right_files, colour)
@@ -176,6 +199,13 @@ def _find_pair(source: Path) -> tuple[str, str, bool | None] | None:
             f"{source / missing}: no such folder, expected one beside {there}/ for the other camera"
         )
     return None
+
+
+def _partners(left_folder: Path, right_folder: Path) -> tuple[list[Path], list[Path]]:
+    left_files = _images(left_folder)
+    right_files = _images(right_folder)
+    _check_partners(left_files, right_folder, right_files, left_folder)
+    return left_files, [right_folder / file.name for file in left_files]
 
 
 def _images(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dwarf_ros.share import share_directory
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
@@ -34,6 +34,14 @@ class Estimator(Protocol):
         """
 
 
+class EstimatorChoice(NamedTuple):
+    """What `auto` came to: an estimator's name, its weights file (None for classical) and its engine."""
+
+    name: str
+    weights: Path | None
+    engine: str
+
+
 def load_estimator(
     name: str = "auto", weights: str | Path | None = None, engine: str = "auto"
 ) -> Estimator:
@@ -50,10 +58,27 @@ def load_estimator(
         InputError: an unknown name or engine, an engine that is not installed, weights that are missing, damaged or of
             another preset, or weights given to classical.
     """
+    choice = choose_estimator(name, weights, engine)
+    if choice.weights is None:
+        from dwarf_ros.estimators.classical import ClassicalEstimator
+
+        return ClassicalEstimator()
+    from dwarf_ros.estimators.network import NetworkEstimator
+
+    return NetworkEstimator(choice.weights, preset=choice.name, engine=choice.engine)
+
+
+def choose_estimator(
+    name: str = "auto", weights: str | Path | None = None, engine: str = "auto"
+) -> EstimatorChoice:
+    """What `load_estimator` would load, without loading it; that it can be loaded is not certain, for weights may be damaged.
+
+    Arguments and errors are those of `load_estimator`.
+    """
     if name not in ("auto", *ESTIMATORS):
         raise InputError(f"estimator: {name!r} is unknown, expected auto, {', '.join(ESTIMATORS)}")
 
-    from dwarf_ros.engines import check_name
+    from dwarf_ros.engines import check_name, choose_engine
 
     check_name(engine)
     if name == "classical" and weights is not None:
@@ -67,9 +92,7 @@ def load_estimator(
                 "estimator auto: no %s, so classical is used", shipped_weights("dwarf_lite")
             )
     if name == "classical":
-        from dwarf_ros.estimators.classical import ClassicalEstimator
-
-        return ClassicalEstimator()
+        return EstimatorChoice(name, None, "opencv")
 
     if weights is None:
         weights = shipped_weights(name)
@@ -77,9 +100,13 @@ def load_estimator(
             raise InputError(
                 f"estimator {name}: no weights given and {weights} is missing, expected a weights file"
             )
-    from dwarf_ros.estimators.network import NetworkEstimator
+    # First, because a GPU's memory is settled before the network is placed on it.
+    engine = choose_engine(engine)
+    if name == "auto":
+        from dwarf_ros.network.weights import read_header
 
-    return NetworkEstimator(Path(weights), preset=None if name == "auto" else name, engine=engine)
+        name = read_header(weights).preset
+    return EstimatorChoice(name, Path(weights), engine)
 
 
 def shipped_weights(name: str) -> Path:

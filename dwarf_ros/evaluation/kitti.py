@@ -14,22 +14,33 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dwarf_ros.datasets.calibration import read_calibration
 from dwarf_ros.datasets.formats import read_disparity_png, read_flow_png, read_image
+from dwarf_ros.datasets.samples import Maps
 from dwarf_ros.evaluation.metrics import (
+    BandErrors,
+    MotionErrors,
+    PixelErrors,
     disparity_error,
+    disparity_errors,
     disparity_outliers,
     end_point_error,
+    errors_by_band,
+    flow_errors,
     flow_outliers,
     magnitude,
+    motion_errors,
+    motion_outliers,
 )
-from dwarf_ros.types import InputError
+from dwarf_ros.geometry import back_project, depth_from_disparity
+from dwarf_ros.types import InputError, StereoCamera
 
 MEASURES = ("D1", "D2", "Fl", "SF")
 REGIONS = ("occ", "noc")
@@ -42,6 +53,17 @@ _UNFILLED_FLOW = 0.0
 _RESULTS = {"D1": "disp_0", "D2": "disp_1", "Fl": "flow"}
 _TRUTHS = {"D1": ("disp_{}_0", "disp_{}"), "D2": ("disp_{}_1",), "Fl": ("flow_{}",)}
 _OBJECTS = "obj_map"
+
+# Where the ground truth may have its calibrations, and whether they are of the colour cameras: KITTI 2015's, KITTI 2012's.
+_CALIBRATIONS = {"calib_cam_to_cam": True, "calib": False}
+
+# What errors are sorted by, and the bands.
+BANDS = {
+    "distance": (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, np.inf),  # m
+    "disparity": (0.0, 5.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0, np.inf),  # px
+    "flow": (0.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, np.inf),  # px
+    "motion": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, np.inf),  # m
+}
 
 # Below this many images a process, starting processes costs more than it saves.
 _IMAGES_PER_PROCESS = 8
@@ -146,20 +168,6 @@ class OutlierCounts:
         return (self.bg, self.bg_est, self.fg, self.fg_est, self.all, self.all_est)
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """What is scored of one image, estimate or ground truth; None where it is missing.
-
-    Attributes:
-        disparity, disparity_next: float32 H x W, px; NaN where unknown.
-        flow: float32 H x W x 2, px; NaN where unknown.
-    """
-
-    disparity: np.ndarray | None = None
-    disparity_next: np.ndarray | None = None
-    flow: np.ndarray | None = None
-
-
 def evaluate_maps(
     estimate: Maps, ground_truth: Maps, objects: np.ndarray | None = None
 ) -> dict[str, OutlierCounts]:
@@ -199,16 +207,54 @@ Counts = dict[str, dict[str, OutlierCounts]]
 
 
 @dataclass(frozen=True)
+class ImageErrors:
+    """How large the errors of an image are; those of two images can be added.
+
+    Attributes:
+        pixels: measure (D1, D2, Fl) -> region (occ, noc) -> errors of the filled estimate, px.
+        motion: region -> errors of the 3D motion from one frame to the next relative to the camera, m, where all three
+            ground truths are known and nothing of the estimate had to be filled; empty without a calibration.
+        bands: (measure, quantity) -> errors of region occ (of noc where there is no other) by bands of BANDS' quantity.
+            The quantities are the ground truth's: distance (m; disparity, px, without a calibration), flow, the length
+            of the optical flow (px), and motion, the length of the 3D motion (m). The measures are D1, D2 and Fl (px),
+            and 3D, as `motion` (m).
+    """
+
+    pixels: dict[str, dict[str, PixelErrors]] = field(default_factory=dict)
+    motion: dict[str, MotionErrors] = field(default_factory=dict)
+    bands: dict[tuple[str, str], BandErrors] = field(default_factory=dict)
+
+    def __add__(self, other: ImageErrors) -> ImageErrors:
+        measures = [m for m in MEASURES if m in self.pixels or m in other.pixels]
+        return ImageErrors(
+            {m: _added(self.pixels.get(m, {}), other.pixels.get(m, {})) for m in measures},
+            _added(self.motion, other.motion),
+            _added(self.bands, other.bands),
+        )
+
+
+def _added(a: dict, b: dict) -> dict:
+    return {**a, **{key: a[key] + value if key in a else value for key, value in b.items()}}
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The scores of a folder of results.
 
     Attributes:
         images: counts of each image, by file name.
         skipped: measures that could not be scored, and why.
+        errors: how large the errors of each image are, by file name.
     """
 
     images: dict[str, Counts]
     skipped: dict[str, str]
+    errors: dict[str, ImageErrors] = field(default_factory=dict)
+
+    @property
+    def pooled_errors(self) -> ImageErrors:
+        """Errors over all pixels of all images."""
+        return sum(self.errors.values(), start=ImageErrors())
 
     @property
     def pooled(self) -> Counts:
@@ -244,7 +290,8 @@ def evaluate_folder(
     Args:
         results: folder with disp_0, disp_1 and flow, or some of them: 16-bit PNG.
         ground_truth: folder with disp_occ_0, disp_noc_0, disp_occ_1, disp_noc_1, flow_occ, flow_noc and obj_map (KITTI
-            2015), or disp_occ, disp_noc, flow_occ, flow_noc (KITTI 2012).
+            2015), or disp_occ, disp_noc, flow_occ, flow_noc (KITTI 2012). Where calib_cam_to_cam (2015) or calib (2012) has a
+            calibration for every image, errors are told in metres too.
         workers: processes to share the images among, >= 1; None: as the machine has processors and the number of
             images is worth.
         progress: called after each image with the number of images done and in all.
@@ -259,11 +306,39 @@ def evaluate_folder(
     names = sorted(frozenset().union(*(task.names for task in layout.tasks)))
     processes = min(workers, len(names)) if workers else _worthwhile_processes(len(names))
     images: dict[str, Counts] = {}
-    for name, counts in zip(names, _evaluate_images(layout, names, processes), strict=True):
-        images[name] = counts
+    errors: dict[str, ImageErrors] = {}
+    for name, score in zip(names, _evaluate_images(layout, names, processes), strict=True):
+        images[name], errors[name] = score
         if progress is not None:
             progress(len(images), len(names))
-    return Evaluation(images, skipped)
+    return Evaluation(images, skipped, errors)
+
+
+def read_maps(results: Path, ground_truth: Path, name: str) -> tuple[Maps, Maps, Maps]:
+    """What `evaluate_folder` scores of one image.
+
+    Args:
+        results: as for `evaluate_folder`.
+        ground_truth: the same.
+        name: file name of the image.
+
+    Returns:
+        the estimate (not filled), and the ground truth without and with occluded pixels, either standing in for the
+        other where it is absent; each with the maps that are scored of this image.
+
+    Raises:
+        InputError: as `evaluate_folder`.
+    """
+    layout, _ = _find_layout(Path(results), Path(ground_truth))
+    maps: dict[str, dict[str, np.ndarray]] = {"estimate": {}, "noc": {}, "occ": {}}
+    for task in layout.tasks:
+        if name in task.names:
+            maps["estimate"][task.measure] = task.read(task.results / name)
+            for region, other in (("noc", "occ"), ("occ", "noc")):
+                folder = task.truths.get(region) or task.truths[other]
+                maps[region][task.measure] = task.read(folder / name)
+    estimate, noc, occ = (Maps(m.get("D1"), m.get("D2"), m.get("Fl")) for m in maps.values())
+    return estimate, noc, occ
 
 
 def disparity_error_image(
@@ -333,7 +408,7 @@ class _Filled(NamedTuple):
     known: np.ndarray  # bool H x W, before filling
 
 
-class _Score(NamedTuple):
+class _MeasureScore(NamedTuple):
     outlier: np.ndarray
     true_known: np.ndarray
     estimate_known: np.ndarray
@@ -354,6 +429,18 @@ class _Task:
 class _Layout:
     tasks: list[_Task]
     objects: Path | None
+    calibrations: tuple[Path, bool] | None  # folder, and whether it is of colour cameras
+
+    def camera(self, name: str, height: int, width: int) -> StereoCamera | None:
+        if self.calibrations is None:
+            return None
+        folder, colour = self.calibrations
+        return read_calibration(_calibration_file(folder, name), width, height, colour)
+
+
+class _Score(NamedTuple):
+    counts: Counts
+    errors: ImageErrors
 
 
 def _fill(values: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -423,10 +510,10 @@ def _evaluate(
                 outlier, known = flow_outliers(estimate.values, truth), _flow_known(truth)
             else:
                 outlier, known = disparity_outliers(estimate.values, truth), ~np.isnan(truth)
-            scores[measure] = _Score(outlier, known, estimate.known)
+            scores[measure] = _MeasureScore(outlier, known, estimate.known)
     if scores.keys() == set(_RESULTS):
         first, second, flow = scores["D1"], scores["D2"], scores["Fl"]
-        scores["SF"] = _Score(
+        scores["SF"] = _MeasureScore(
             first.outlier | second.outlier | flow.outlier,
             first.true_known & second.true_known & flow.true_known,
             first.estimate_known,
@@ -434,7 +521,7 @@ def _evaluate(
     return {measure: _count(score, objects) for measure, score in scores.items()}
 
 
-def _count(score: _Score, objects: np.ndarray | None) -> OutlierCounts:
+def _count(score: _MeasureScore, objects: np.ndarray | None) -> OutlierCounts:
     if objects is not None and objects.shape != score.outlier.shape:
         raise InputError(
             f"object map has shape {objects.shape}, expected {score.outlier.shape} as the ground truth"
@@ -487,13 +574,26 @@ def _find_layout(results: Path, ground_truth: Path) -> tuple[_Layout, dict[str, 
         )
     if skipped:
         skipped["SF"] = f"needs D1, D2 and Fl, but {', '.join(skipped)} skipped"
+    names = frozenset().union(*(task.names for task in tasks))
+    calibrations = _find_calibrations(ground_truth, names)
     objects = ground_truth / _OBJECTS
     if not objects.is_dir():
-        return _Layout(tasks, None), skipped
-    names = frozenset().union(*(task.names for task in tasks))
+        return _Layout(tasks, None, calibrations), skipped
     for name in sorted(names - _png_names(objects)):
         raise InputError(f"{objects / name}: missing, expected an object map for every image")
-    return _Layout(tasks, objects), skipped
+    return _Layout(tasks, objects, calibrations), skipped
+
+
+def _find_calibrations(ground_truth: Path, names: frozenset[str]) -> tuple[Path, bool] | None:
+    for subfolder, colour in _CALIBRATIONS.items():
+        folder = ground_truth / subfolder
+        if all(_calibration_file(folder, name).is_file() for name in names):
+            return folder, colour
+    return None
+
+
+def _calibration_file(folder: Path, name: str) -> Path:
+    return folder / f"{name.partition('_')[0].removesuffix('.png')}.txt"
 
 
 def _make_task(measure: str, results: Path, estimates: set[str], truths: dict[str, Path]) -> _Task:
@@ -519,7 +619,7 @@ def _worthwhile_processes(images: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), images // _IMAGES_PER_PROCESS))
 
 
-def _evaluate_images(layout: _Layout, names: list[str], processes: int) -> Iterator[Counts]:
+def _evaluate_images(layout: _Layout, names: list[str], processes: int) -> Iterator[_Score]:
     evaluate = partial(_evaluate_image, layout)
     if processes == 1:
         yield from map(evaluate, names)
@@ -530,13 +630,16 @@ def _evaluate_images(layout: _Layout, names: list[str], processes: int) -> Itera
         yield from pool.map(evaluate, names)
 
 
-def _evaluate_image(layout: _Layout, name: str) -> Counts:
+def _evaluate_image(layout: _Layout, name: str) -> _Score:
     tasks = [task for task in layout.tasks if name in task.names]
     objects = None if layout.objects is None else _read_objects(layout.objects / name)
     estimates = {}
     for task in tasks:
         estimates[task.measure] = _fill_measure(task.measure, task.read(task.results / name))
+    height, width = next(iter(estimates.values())).known.shape
+    camera = layout.camera(name, height, width)
     counts: Counts = {}
+    errors = ImageErrors()
     for region in REGIONS:
         truths = {}
         for task in tasks:
@@ -548,7 +651,76 @@ def _evaluate_image(layout: _Layout, name: str) -> Counts:
                     _check_size(layout.objects / name, objects, file, truth)
         for measure, count in _evaluate(estimates, truths, objects).items():
             counts.setdefault(measure, {})[region] = count
-    return counts
+        errors += _region_errors(region, estimates, truths, camera, with_bands=not errors.bands)
+    return _Score(counts, errors)
+
+
+def _region_errors(
+    region: str,
+    estimates: dict[str, _Filled],
+    truths: dict[str, np.ndarray],
+    camera: StereoCamera | None,
+    with_bands: bool,
+) -> ImageErrors:
+    errors = ImageErrors()
+    flow_length = magnitude(truths["Fl"]).ravel() if with_bands and "Fl" in truths else None
+    for measure, truth in truths.items():
+        channels = truth.shape[2:]
+        unknown = truth[..., 0] if channels else truth
+        places = np.flatnonzero(~np.isnan(unknown))
+        true = truth.reshape(-1, *channels)[places]
+        estimate = estimates[measure].values.reshape(-1, *channels)[places]
+        summed_up = flow_errors if channels else disparity_errors
+        errors.pixels[measure] = {region: summed_up(estimate, true)}
+        if not with_bands:
+            continue
+        error = end_point_error(estimate, true) if channels else disparity_error(estimate, true)
+        outlier = (flow_outliers if channels else disparity_outliers)(estimate, true)
+        quantities = {}
+        if "D1" in truths:
+            disparity = truths["D1"].ravel()[places]
+            if camera is None:
+                quantities["disparity"] = disparity
+            else:
+                quantities["distance"] = depth_from_disparity(disparity, camera)
+        if flow_length is not None:
+            quantities["flow"] = flow_length[places]
+        for quantity, values in quantities.items():
+            bands = errors_by_band(error, outlier, values, BANDS[quantity])
+            errors.bands[measure, quantity] = bands
+    if camera is not None and truths.keys() == set(_RESULTS):
+        _add_motion_errors(errors, region, estimates, truths, camera, with_bands)
+    return errors
+
+
+def _add_motion_errors(
+    errors: ImageErrors,
+    region: str,
+    estimates: dict[str, _Filled],
+    truths: dict[str, np.ndarray],
+    camera: StereoCamera,
+    with_bands: bool,
+) -> None:
+    known = _flow_known(truths["Fl"])
+    for measure in _RESULTS:
+        known &= estimates[measure].known
+    rows, columns = np.nonzero(known & ~np.isnan(truths["D1"]) & ~np.isnan(truths["D2"]))
+
+    def position_and_motion(maps: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        first, second, flow = (maps[measure][rows, columns] for measure in _RESULTS)
+        points = back_project(columns, rows, depth_from_disparity(first, camera), camera)
+        depth_next = depth_from_disparity(second, camera)
+        moved = back_project(columns + flow[:, 0], rows + flow[:, 1], depth_next, camera)
+        return points, moved - points
+
+    points, true = position_and_motion(truths)
+    _, estimate = position_and_motion({m: filled.values for m, filled in estimates.items()})
+    errors.motion[region] = motion_errors(estimate, true)
+    if with_bands:
+        error, outlier = end_point_error(estimate, true), motion_outliers(estimate, true)
+        for quantity, values in (("distance", points[:, 2]), ("motion", magnitude(true))):
+            bands = errors_by_band(error, outlier, values, BANDS[quantity])
+            errors.bands["3D", quantity] = bands
 
 
 def _read_objects(file: Path) -> np.ndarray:
