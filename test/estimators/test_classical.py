@@ -98,8 +98,8 @@ def test_what_leaves_the_picture_is_not_valid():
     assert np.isfinite(answer.flow).all()
     assert not answer.valid[:, -12:].any()
     assert np.isnan(answer.disparity_next[:, -11:]).all()
-    # Left of the disparity the right image does not see the plane.
-    assert not answer.valid[:, :9].any()
+    # Left of the disparity the right image does not see the plane; matches may be wrong by the tolerance of 2 px.
+    assert not answer.valid[:, : 10 - 2].any()
     for name in ("disparity", "disparity_next"):
         known = getattr(answer, name)
         assert np.isfinite(known[answer.valid]).all()
