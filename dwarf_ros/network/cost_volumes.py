@@ -1,4 +1,8 @@
-"""Correlations of feature maps over a range of displacements, zero outside the image."""
+"""Correlations of feature maps over a range of displacements, zero outside the image.
+
+Slices name all four axes, here as in the rest of the network: several shorter ones of one tensor corrupt the memory of
+OpenVINO 2026.4 when it compiles the graph.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,7 @@ def correlation_3d(
     padded = ops.pad(volume_t1, ((0, 0), (0, 0), (0, 0), (depth, depth)))
     return ops.concatenate(
         [
-            correlation_2d(volume_t0, padded[..., k : k + channels], max_displacement)
+            correlation_2d(volume_t0, padded[:, :, :, k : k + channels], max_displacement)
             for k in range(2 * depth + 1)
         ],
         axis=-1,
@@ -71,7 +75,6 @@ def _correlation(first: Tensor, second: Tensor, reach_y: int, reach_x: int) -> T
     Rows are cut into tiles of 2 * reach_x pixels, all of whose partners lie in a window of two tiles, so that one matrix
     product a row of displacements replaces a product and a sum for each displacement. It computes nearly twice what is
     needed, and yet takes half the time forwards and a third backwards on a CPU; graphs are six times smaller.
-    Tensors keep to four axes: OpenVINO 2026.4's CPU plugin corrupts its memory on slices of the form with five.
     """
     batch, height, width, _ = ops.shape(first)
     channels = first.shape[-1]
@@ -83,21 +86,21 @@ def _correlation(first: Tensor, second: Tensor, reach_y: int, reach_x: int) -> T
     def cut(rows: Tensor) -> Tensor:
         return ops.reshape(rows, (batch, -1, tile, channels))
 
-    first = cut(ops.pad(first, ((0, 0), (0, 0), (0, tile), (0, 0)))[:, :, :tiled_width])
+    first = cut(ops.pad(first, ((0, 0), (0, 0), (0, tile), (0, 0)))[:, :, :tiled_width, :])
     second = ops.pad(second, ((0, 0), (reach_y, reach_y), (reach_x, 2 * tile), (0, 0)))
     windows = ops.concatenate(
-        [cut(second[:, :, :tiled_width]), cut(second[:, :, tile : tile + tiled_width])], axis=2
+        [cut(second[:, :, start : start + tiled_width, :]) for start in (0, tile)], axis=2
     )
     windows = ops.transpose(windows, (0, 1, 3, 2))
     products = [
-        ops.matmul(first, windows[:, j * tiles : (j + height) * tiles])
+        ops.matmul(first, windows[:, j * tiles : (j + height) * tiles, :, :])
         for j in range(2 * reach_y + 1)
     ]
     # Pixel t of a tile meets columns t to t + 2 * reach_x of its window: a diagonal band. Read in rows that are one column
     # longer, the flattened product has row t moved t columns to the left, and the band is its first columns.
     flat = ops.stack([ops.reshape(product, (-1, 2 * tile**2)) for product in products], axis=1)
     flat = ops.pad(flat, ((0, 0), (0, 0), (0, tile)))
-    band = ops.reshape(flat, (-1, len(products), tile, 2 * tile + 1))[..., :side]
+    band = ops.reshape(flat, (-1, len(products), tile, 2 * tile + 1))[:, :, :, :side]
     band = ops.transpose(band, (0, 2, 1, 3))
     band = ops.reshape(band, (batch, height, tiled_width, len(products) * side))
-    return band[:, :, :width] / channels
+    return band[:, :, :width, :] / channels

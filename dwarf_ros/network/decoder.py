@@ -53,9 +53,9 @@ class CostVolumes(keras.layers.Layer):
         left_t0, right_t0, left_t1, right_t1 = inputs[:4]
         if len(inputs) == 5:
             scene_flow = inputs[4] * (SCALE_FACTOR / 2**self.level)
-            disparity, disparity_change = scene_flow[..., 0:1], scene_flow[..., 1:2]
-            flow = scene_flow[..., 2:4]
-            flow_to_right = ops.concatenate([flow[..., 0:1] + disparity_change, flow[..., 1:2]], -1)
+            disparity, disparity_change, u, v = ops.split(scene_flow, 4, axis=-1)
+            flow = ops.concatenate([u, v], axis=-1)
+            flow_to_right = ops.concatenate([u + disparity_change, v], axis=-1)
             right_t0 = warp_along_disparity_zero_outside(right_t0, disparity)
             left_t1 = warp_along_flow_border_replicated(left_t1, flow)
             right_t1 = warp_along_flow_border_replicated(right_t1, flow_to_right)

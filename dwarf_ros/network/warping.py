@@ -60,9 +60,9 @@ def warp_along_flow_border_replicated(image: Tensor, flow: Tensor) -> Tensor:
         batch x H x W x C, in the dtype of `image`.
     """
     batch, height, width, channels = ops.shape(image)
-    flow = ops.cast(flow, "float32")
-    x = ops.cast(ops.arange(width), "float32")[None, None, :, None] + flow[..., 0:1]
-    y = ops.cast(ops.arange(height), "float32")[None, :, None, None] + flow[..., 1:2]
+    u, v = ops.split(ops.cast(flow, "float32"), 2, axis=-1)
+    x = ops.cast(ops.arange(width), "float32")[None, None, :, None] + u
+    y = ops.cast(ops.arange(height), "float32")[None, :, None, None] + v
     left, top = ops.floor(x), ops.floor(y)
     x_fraction, y_fraction = x - left, y - top
 
@@ -106,11 +106,11 @@ def enlarge_bilinear(maps: Tensor, factor: int, half_pixel_centers: bool = False
             between.append(here * (1.0 - weight) + neighbour * weight)
         return between
 
-    above = ops.concatenate([maps[:, :1], maps[:, :-1]], axis=1)
-    below = ops.concatenate([maps[:, 1:], maps[:, -1:]], axis=1)
+    above = ops.concatenate([maps[:, :1, :, :], maps[:, :-1, :, :]], axis=1)
+    below = ops.concatenate([maps[:, 1:, :, :], maps[:, -1:, :, :]], axis=1)
     tall = ops.stack(phases(above, maps, below), axis=2)
     tall = ops.reshape(tall, (batch, height * factor, width, channels))
-    left = ops.concatenate([tall[:, :, :1], tall[:, :, :-1]], axis=2)
-    right = ops.concatenate([tall[:, :, 1:], tall[:, :, -1:]], axis=2)
+    left = ops.concatenate([tall[:, :, :1, :], tall[:, :, :-1, :]], axis=2)
+    right = ops.concatenate([tall[:, :, 1:, :], tall[:, :, -1:, :]], axis=2)
     wide = ops.stack(phases(left, tall, right), axis=3)
     return ops.reshape(wide, (batch, height * factor, width * factor, channels))
