@@ -36,7 +36,7 @@ def main() -> int:
             for number in range(int(file.stem[:6]) + DISTINCT, IMAGES, DISTINCT):
                 os.link(file, file.with_name(f"{number:06d}_10.png"))
         start = time.perf_counter()
-        evaluation = evaluate_folder(results, truth, workers=processes)
+        evaluation = evaluate_folder(results, truth, processes=processes)
         seconds = time.perf_counter() - start
     child = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = resource.getrusage(resource.RUSAGE_SELF)

@@ -41,6 +41,7 @@ from dwarf_ros.evaluation.metrics import (
 )
 from dwarf_ros.geometry import back_project, depth_from_disparity
 from dwarf_ros.types import InputError, StereoCamera
+from dwarf_ros.workers import check_workers, map_over
 
 MEASURES = ("D1", "D2", "Fl", "SF")
 REGIONS = ("occ", "noc")
@@ -278,8 +279,9 @@ class Evaluation:
 def evaluate_folder(
     results: Path,
     ground_truth: Path,
-    workers: int | None = None,
+    workers: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    processes: int | None = None,
 ) -> Evaluation:
     """Score a folder of results as submitted to KITTI.
 
@@ -292,22 +294,31 @@ def evaluate_folder(
         ground_truth: folder with disp_occ_0, disp_noc_0, disp_occ_1, disp_noc_1, flow_occ, flow_noc and obj_map (KITTI
             2015), or disp_occ, disp_noc, flow_occ, flow_noc (KITTI 2012). Where calib_cam_to_cam (2015) or calib (2012) has a
             calibration for every image, errors are told in metres too.
-        workers: processes to share the images among, >= 1; None: as the machine has processors and the number of
-            images is worth.
+        workers: as in `dwarf_ros.workers.map_over`, to share the images among Ray's workers; None: processes of this machine.
         progress: called after each image with the number of images done and in all.
+        processes: to share the images among, >= 1, where `workers` is None; None: as the machine has processors and the
+            number of images is worth.
 
     Raises:
         InputError: a folder or an image is missing, an image is damaged or of another kind or size than its ground truth,
             or nothing is there to be scored.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers: {workers}, expected at least 1")
+    check_workers(workers)
+    if processes is not None and processes < 1:
+        raise InputError(f"processes: {processes}, expected at least 1")
+    if workers is not None:
+        # A worker need not be in the folder that this process is in.
+        results, ground_truth = Path(results).absolute(), Path(ground_truth).absolute()
     layout, skipped = _find_layout(Path(results), Path(ground_truth))
     names = sorted(frozenset().union(*(task.names for task in layout.tasks)))
-    processes = min(workers, len(names)) if workers else _worthwhile_processes(len(names))
+    if workers is not None:
+        scores = map_over(partial(_evaluate_image, layout), names, workers)
+    else:
+        processes = min(processes or _worthwhile_processes(len(names)), len(names))
+        scores = _evaluate_images(layout, names, processes)
     images: dict[str, Counts] = {}
     errors: dict[str, ImageErrors] = {}
-    for name, score in zip(names, _evaluate_images(layout, names, processes), strict=True):
+    for name, score in zip(names, scores, strict=True):
         images[name], errors[name] = score
         if progress is not None:
             progress(len(images), len(names))

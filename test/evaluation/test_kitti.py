@@ -180,7 +180,7 @@ def verdict(real_data):
 @pytest.fixture(scope="module")
 def small_evaluation(real_data):
     folder = real_data("devkit_small")
-    return evaluate_folder(folder / "res", folder / "gt", workers=2)
+    return evaluate_folder(folder / "res", folder / "gt", processes=2)
 
 
 def test_every_raw_pixel_count_is_the_development_kit_s(verdict, small_evaluation):
@@ -205,7 +205,7 @@ def test_one_process_counts_as_two_do(real_data, small_evaluation):
     folder = real_data("devkit_small")
     steps = []
     alone = evaluate_folder(
-        folder / "res", folder / "gt", workers=1, progress=lambda *step: steps.append(step)
+        folder / "res", folder / "gt", processes=1, progress=lambda *step: steps.append(step)
     )
     assert alone == small_evaluation
     assert steps == [(done, 6) for done in range(1, 7)]
@@ -254,8 +254,8 @@ def folders(tmp_path):
     return tmp_path
 
 
-def evaluate(folders, workers=1):
-    return evaluate_folder(folders / "res", folders / "gt", workers=workers)
+def evaluate(folders, processes=1):
+    return evaluate_folder(folders / "res", folders / "gt", processes=processes)
 
 
 def test_json_has_each_measure_region_and_column(folders):
@@ -319,7 +319,7 @@ def make_colour(file):
 
 
 def test_a_bad_image_is_named_from_another_process_too(folders):
-    check_refusal(folders, "res/disp_1", to_8_bit, "found 8-bit grey PNG", workers=2)
+    check_refusal(folders, "res/disp_1", to_8_bit, "found 8-bit grey PNG", processes=2)
 
 
 @pytest.mark.parametrize(
@@ -340,14 +340,14 @@ def test_a_bad_image_is_named_from_another_process_too(folders):
     ],
 )
 def test_a_bad_image_is_named(folders, place, damage, message):
-    check_refusal(folders, place, damage, message, workers=1)
+    check_refusal(folders, place, damage, message, processes=1)
 
 
-def check_refusal(folders, place, damage, message, workers):
+def check_refusal(folders, place, damage, message, processes):
     file = folders / place / NAMES[1]
     damage(file)
     with pytest.raises(InputError, match=message) as caught:
-        evaluate(folders, workers)
+        evaluate(folders, processes)
     assert str(caught.value).startswith(f"{file}: ")
     assert "\n" not in str(caught.value)
 
@@ -363,8 +363,8 @@ def test_folders_without_anything_to_score_are_refused(folders, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             evaluate_folder(results, truth)
-    with pytest.raises(InputError, match="workers: 0, expected at least 1"):
-        evaluate(folders, workers=0)
+    with pytest.raises(InputError, match="processes: 0, expected at least 1"):
+        evaluate(folders, processes=0)
 
 
 # --- error images ------------------------------------------------------------------------------------------------------
