@@ -12,7 +12,7 @@ import threading
 import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
@@ -81,11 +81,11 @@ class StereoSource(Protocol):
 def is_bag(source: Path) -> bool:
     """Whether a path is a rosbag2 folder, or one of its .mcap or .db3 files."""
     source = Path(source)
-    if not source.is_dir():
-        return source.suffix in _STORAGE_SUFFIXES
-    if _storage_files(source):
-        return True
     try:
+        if not source.is_dir():
+            return source.suffix in _STORAGE_SUFFIXES
+        if _storage_files(source):
+            return True
         with (source / "metadata.yaml").open("rb") as file:
             return b"rosbag2_bagfile_information" in file.read(4096)
     except OSError:
@@ -94,12 +94,11 @@ def is_bag(source: Path) -> bool:
 
 def _storage_files(folder: Path) -> list[Path]:
     """The .mcap and .db3 files of a folder, those compressed as a whole too."""
-    with _reading(folder):
-        return sorted(
-            file
-            for file in folder.iterdir()
-            if file.name.removesuffix(".zstd").endswith(_STORAGE_SUFFIXES)
-        )
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.name.removesuffix(".zstd").endswith(_STORAGE_SUFFIXES)
+    )
 
 
 def create_bag(
@@ -199,7 +198,7 @@ def _write_bag(
                 writer.write(connection, stamp, encode.camera_info(fields, stamp))
             for connection, image in zip(images, (left, right), strict=True):
                 writer.write(connection, stamp, encode.image(image, stamp))
-            if poses is not None:
+            if poses is not None and transforms is not None:
                 writer.write(transforms, stamp, encode.transform(poses[index], stamp))
             if progress is not None:
                 progress(index + 1, len(sequence))
@@ -446,11 +445,6 @@ class StereoTopics:
     left_camera_info: str
     right_camera_info: str
 
-    @property
-    def compressed(self) -> bool:
-        """Whether the images are sensor_msgs/CompressedImage."""
-        return any(name.endswith("/compressed") for name in (self.left_image, self.right_image))
-
 
 @dataclass(frozen=True)
 class TopicInfo:
@@ -515,9 +509,15 @@ class BagInfo:
     notes: tuple[str, ...] = ()
 
     @property
+    def compressed(self) -> bool:
+        """Whether one of the stereo camera's images is a sensor_msgs/CompressedImage."""
+        images = _names(self.stereo)[:2] if self.stereo is not None else ()
+        return any(t.name in images and t.type == _TYPES["compressed"] for t in self.topics)
+
+    @property
     def node_can_use(self) -> bool:
         """Whether the live node can use what `ros2 bag play` publishes of it."""
-        return not self.problems and not (self.stereo is not None and self.stereo.compressed)
+        return not self.problems and not self.compressed
 
 
 @dataclass(frozen=True, eq=False)
@@ -814,65 +814,70 @@ def _survey(
     path, types, counts = storage.path, storage.types, storage.counts
     start, end = storage.times
     files = [path] if path.is_file() else _storage_files(path)
-    summary = {
-        "path": path,
-        "size_bytes": sum(file.stat().st_size for file in files),
-        "start_ns": start,
-        "duration_s": (end - start) * 1e-9,
-    }
-    if summary["size_bytes"] > _LARGE_BAG:
-        _log.info("%s: reading %.1f GB once", path, summary["size_bytes"] * 1e-9)
-    plain = {
-        name: TopicInfo(name, kind, counts[name], _mean_rate(counts[name], end - start))
-        for name, kind in types.items()
-    }
-
-    def failed(*problems: str, **known: Any) -> tuple[BagInfo, None]:
-        topics = tuple(plain[name] for name in sorted(plain))
-        return BagInfo(**{**summary, **known}, topics=topics, problems=problems), None
-
+    info = BagInfo(
+        path=path,
+        size_bytes=sum(file.stat().st_size for file in files),
+        start_ns=start,
+        duration_s=(end - start) * 1e-9,
+        topics=tuple(
+            TopicInfo(name, types[name], counts[name], _mean_rate(counts[name], end - start))
+            for name in sorted(types)
+        ),
+    )
+    if info.size_bytes > _LARGE_BAG:
+        _log.info("%s: reading %.1f GB once", path, info.size_bytes * 1e-9)
     try:
         topics = _find_topics(types, namespace, remap or {})
     except InputError as error:
-        return failed(str(error))
-    wrong = _topic_problems(types, counts, topics)
+        return replace(info, problems=(str(error),)), None
+    problems = _topic_problems(types, topics)
+    info = replace(info, stereo=topics, problems=tuple(problems))
     if any(types.get(name) not in _expected_types(name, topics) for name in _names(topics)):
-        return failed(*wrong, stereo=topics)
+        return info, None
     index = _read_index(storage, topics, types.get(_TF) == _TYPES["tf"])
-    for name, column in zip(_names(topics), (*index.images, *index.infos), strict=True):
-        if column.stamps:
-            plain[name] = _timed(plain[name], column)
-    if wrong:
-        return failed(*wrong, stereo=topics)
+    columns = dict(zip(_names(topics), (*index.images, *index.infos), strict=True))
+    info = replace(
+        info,
+        topics=tuple(
+            _timed(topic, columns[topic.name]) if topic.name in columns else topic
+            for topic in info.topics
+        ),
+    )
+    # Counted here: a damaged metadata.yaml may promise what is not there.
+    problems += [
+        f"no messages on {name}"
+        for name, column in columns.items()
+        if name in types and not column.stamps
+    ]
+    if problems:
+        return replace(info, problems=tuple(problems)), None
 
     left, right = index.images
     pairs = _pair(left.stamps, right.stamps)
-    known: dict[str, Any] = {
-        "stereo": topics,
-        "left_images": len(left.stamps),
-        "right_images": len(right.stamps),
-        "paired": len(pairs),
-        "image": str(left.of(0)),
-    }
+    info = replace(
+        info,
+        left_images=len(left.stamps),
+        right_images=len(right.stamps),
+        paired=len(pairs),
+        image=str(left.of(0)),
+    )
     if not pairs:
-        return failed(_pairing_problem(left.stamps, right.stamps), **known)
+        return replace(info, problems=(_pairing_problem(left.stamps, right.stamps),)), None
     frames, causes = _calibrated(pairs, index, topics)
     if not frames:
-        return failed(*causes, **known)
+        return replace(info, problems=tuple(causes)), None
 
     stamps = [left.stamps[pair[0]] for pair, _ in frames]
     scenes, cameras = _scenes(stamps, [camera for _, camera in frames])
     poses, posed = _poses(index, stamps)
-    info = BagInfo(
-        **summary,
-        **known,
-        topics=tuple(plain[name] for name in sorted(plain)),
+    info = replace(
+        info,
         camera=cameras[0],
         frames=len(frames),
         scenes=len(cameras),
         posed_frames=posed,
-        notes=(*_notes(known, topics, index, len(frames), posed), *causes),
     )
+    info = replace(info, notes=(*_notes(info, index), *causes))
     keys = [
         (
             (topics.left_image, left.log_times[i], left.stamps[i]),
@@ -901,9 +906,7 @@ def _expected_types(name: str, topics: StereoTopics) -> tuple[str | None, ...]:
     return (_TYPES["camera_info"], None)
 
 
-def _topic_problems(
-    types: Mapping[str, str], counts: Mapping[str, int], topics: StereoTopics
-) -> list[str]:
+def _topic_problems(types: Mapping[str, str], topics: StereoTopics) -> list[str]:
     if not types:
         return ["no topics, expected left/image_rect and right/image_rect"]
     problems = []
@@ -913,8 +916,6 @@ def _topic_problems(
             problems.append(f"no {name}" + _instead(name, types, expected[0]))
         elif types[name] not in expected:
             problems.append(f"{name} is {types[name]}, expected {expected[0]}")
-        elif not counts[name]:
-            problems.append(f"no messages on {name}")
     return problems
 
 
@@ -939,6 +940,8 @@ def _runs(stamps: np.ndarray) -> np.ndarray:
 
 def _timed(topic: TopicInfo, column: _Column) -> TopicInfo:
     """A topic with what the stamps of its messages say."""
+    if not column.stamps:
+        return replace(topic, count=0, rate_hz=None)
     stamps = np.array(column.stamps, np.int64)
     runs = _runs(stamps)
     steps = np.concatenate(
@@ -948,7 +951,7 @@ def _timed(topic: TopicInfo, column: _Column) -> TopicInfo:
     return TopicInfo(
         topic.name,
         topic.type,
-        topic.count,
+        len(stamps),
         rate_hz=1e9 / typical if typical > 0 else None,
         longest_gap_s=float(steps.max()) * 1e-9 if len(steps) else None,
         long_gaps=int((steps > _LONG_INTERVAL * typical).sum()),
@@ -1006,11 +1009,12 @@ def _calibrated(
     causes: dict[str, int] = {}
     cameras: dict[tuple[Any, Any], StereoCamera | str] = {}
     for i, j in pairs:
-        infos = tuple(_in_force(column, left.log_times[i]) for column in index.infos)
+        left_info, right_info = (_in_force(column, left.log_times[i]) for column in index.infos)
+        infos = left_info, right_info
         if infos not in cameras:
             try:
                 cameras[infos] = camera_from_messages(
-                    *infos, topics.left_camera_info, topics.right_camera_info
+                    left_info, right_info, topics.left_camera_info, topics.right_camera_info
                 )
             except InputError as error:
                 cameras[infos] = str(error)
@@ -1071,31 +1075,30 @@ def _poses(index: _Index, stamps: list[int]) -> tuple[np.ndarray | None, int]:
     return _MAP_FROM_OPTICAL.T @ poses, len(stamps)
 
 
-def _notes(
-    known: Mapping[str, Any], topics: StereoTopics, index: _Index, frames: int, posed: int
-) -> list[str]:
+def _notes(info: BagInfo, index: _Index) -> list[str]:
     """What a user should know of a bag that can be used."""
     notes = []
-    if topics.compressed:
+    if info.compressed:
         notes.append(
-            "images are compressed: `dwarf play` decodes them, `ros2 bag play` does not (image_transport republish does)"
+            "images are compressed: `dwarf play` decodes them, `ros2 bag play` does not (image_transport's republish does)"
         )
-    alone = known["left_images"] + known["right_images"] - 2 * known["paired"]
+    alone = info.left_images + info.right_images - 2 * info.paired
     if alone:
         notes.append(f"{alone} images have no partner of the same time")
-    if index.pose_stamps and posed < frames:
+    if index.pose_stamps and info.posed_frames < info.frames:
         notes.append(
-            f"/tf has a pose for {posed} of {frames} frames, expected all: poses are not used"
+            f"/tf has a pose for {info.posed_frames} of {info.frames} frames, expected all: poses are not used"
         )
-    frame_ids = {layout.frame_id for column in index.images for layout in column.kinds}
+    frame_ids = sorted({layout.frame_id for column in index.images for layout in column.kinds})
     if len(frame_ids) > 1:
         notes.append(
-            f"images have frames {', '.join(sorted(frame_ids))}: the left camera's is taken (REP-104)"
+            f"images have frames {', '.join(frame_ids)}: the left camera's is taken (REP-104)"
         )
-    delays = np.array(index.images[0].log_times) - np.array(index.images[0].stamps)
-    if abs(delay := float(np.median(delays)) * 1e-9) > 1.0:
+    left = index.images[0]
+    delay_s = float(np.median(np.array(left.log_times) - np.array(left.stamps))) * 1e-9
+    if abs(delay_s) > 1.0:
         notes.append(
-            f"stamps are {delay:.3f} s before the log times: with `ros2 bag play --clock` transforms may be missed"
+            f"log times are {delay_s:.3f} s after the stamps, expected under 1 s: a /clock by log time does not fit them"
         )
     return notes
 
@@ -1153,14 +1156,14 @@ def print_bag_info(info: BagInfo, file: TextIO | None = None) -> None:
             f"frames: {info.frames} in {info.scenes} scene{'s' if info.scenes > 1 else ''}, {info.posed_frames} with a pose"
         )
     for note in info.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {escape(note)}", soft_wrap=True)
     if info.problems:
         console.print("[red]cannot be used:[/]")
     for problem in info.problems:
-        console.print(f"  - {escape(problem)}")
+        console.print(f"  - {escape(problem)}", soft_wrap=True)
     if not info.problems:
         where = "the live node and `dwarf play`" if info.node_can_use else "`dwarf play` only"
-        console.print(f"[green]can be used[/] by {where}{_how(info)}")
+        console.print(f"[green]can be used[/] by {where}{_how(info)}", soft_wrap=True)
 
 
 def _how(info: BagInfo) -> str:
