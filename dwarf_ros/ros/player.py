@@ -31,7 +31,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
-from dwarf_ros.datasets.sequences import FRAME_ID, StereoSequence, open_sequence
+from dwarf_ros.bags import BagSequence
+from dwarf_ros.datasets.sequences import StereoSequence, open_sequence
 from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.ros.messages import camera_info_messages, image_message, stamp_from_ns
 from dwarf_ros.types import InputError, StereoCamera, as_rgb8
@@ -154,7 +155,7 @@ def _node(ros_arguments: Sequence[str]) -> Iterator[Node]:
 class _ReadAhead:
     """The frames of a sequence in the order in which they are played, decoded before they are due."""
 
-    def __init__(self, sequence: StereoSequence, loop: bool) -> None:
+    def __init__(self, sequence: StereoSequence | BagSequence, loop: bool) -> None:
         self._sequence = sequence
         first = self._read(0)
         # What is decoded once need not be again in the next loop, if all of it fits.
@@ -261,7 +262,7 @@ class _Gap:
     steady: bool
 
 
-def _gaps(sequence: StereoSequence, rate_hz: float | None) -> list[_Gap]:
+def _gaps(sequence: StereoSequence | BagSequence, rate_hz: float | None) -> list[_Gap]:
     """The gap after each frame; the last is to the first frame of the next loop."""
     stamps, scenes = sequence.stamps, sequence.scenes
     steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
@@ -284,7 +285,7 @@ class _Player:
 
     def __init__(
         self,
-        sequence: StereoSequence,
+        sequence: StereoSequence | BagSequence,
         frames: _ReadAhead,
         topics: _Topics,
         rate_hz: float | None,
@@ -308,7 +309,7 @@ class _Player:
         gap = None
         for index, images in self._frames:
             stamp = self._sequence.stamps[index] + offset
-            messages = _messages(images, stamp)
+            messages = _messages(images, stamp, self._sequence.frame_id)
             self._wait(due, gap, stamp)
             if self._stop.is_set():
                 return
@@ -374,11 +375,11 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
     yield tell
 
 
-def _messages(images: _Images, stamp: int) -> list[Any]:
+def _messages(images: _Images, stamp: int, frame_id: str) -> list[Any]:
     """Messages of a frame in the order in which they are published: the cameras before their images."""
     left, right, camera = images
     return [
-        *camera_info_messages(camera, stamp, FRAME_ID),
-        image_message(left, stamp, FRAME_ID),
-        image_message(right, stamp, FRAME_ID),
+        *camera_info_messages(camera, stamp, frame_id),
+        image_message(left, stamp, frame_id),
+        image_message(right, stamp, frame_id),
     ]

@@ -21,6 +21,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
+from dwarf_ros.bags import create_bag
 from dwarf_ros.datasets.formats import read_image, write_image
 from dwarf_ros.datasets.sequences import open_sequence
 from dwarf_ros.ros.messages import camera_from_messages, image_from_message, ns_from_stamp
@@ -227,6 +228,26 @@ def test_a_loop_repeats_the_stamps_and_the_clock_goes_with_them(drive, start, li
     assert set(steps[steps < 0].tolist()) == {-300 * MS}
     assert steps.max() <= 100 * MS
     assert len(set(clock)) > len(set(stamps))
+
+
+def test_a_bag_is_played_as_what_it_was_made_from(drive, tmp_path, start, listen):
+    create_bag(open_sequence(drive), tmp_path / "bag")
+    listener = listen()
+    process = start(tmp_path / "bag", rate_hz=50.0)
+    listener.listen_to_the_end(process)
+    assert process.returncode == 0
+    stamps = listener.stamps("left/camera_info")
+    assert np.diff(stamps).tolist() == [100 * MS] * 3
+    for side in ("left", "right"):
+        messages = listener.received[f"{side}/image_rect"]
+        assert len(messages) == 4
+        for index, message in enumerate(messages):
+            assert message.header.frame_id == "left_camera_optical_frame"
+            np.testing.assert_array_equal(
+                image_from_message(message), read_image(drive / side / f"{index:06d}.png")
+            )
+    infos = listener.received["left/camera_info"][0], listener.received["right/camera_info"][0]
+    assert camera_from_messages(*infos) == open_sequence(drive)[0].camera
 
 
 def test_subscribers_to_sensor_data_hear_it_too(drive, start, listen):
