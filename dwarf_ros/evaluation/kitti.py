@@ -69,8 +69,9 @@ BANDS = {
 # Below this many images a process, starting processes costs more than it saves.
 _IMAGES_PER_PROCESS = 8
 
-_ERROR_EDGES = np.array([0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16], dtype=np.float32)
-_ERROR_COLOURS = np.array(
+# Colours of an error image, and where they meet: errors in units of the outlier threshold (3 px or 5 %).
+ERROR_EDGES = np.array([0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16], dtype=np.float32)
+ERROR_COLOURS = np.array(
     [
         (49, 54, 149),
         (69, 117, 180),
@@ -768,7 +769,7 @@ def _paint(severity: np.ndarray, painted: np.ndarray, visible: np.ndarray) -> np
         raise InputError(
             f"error image: noc ground truth has shape {visible.shape} but occ {painted.shape}, expected one shape"
         )
-    colours = _ERROR_COLOURS[np.searchsorted(_ERROR_EDGES, severity, side="right").clip(max=9)]
+    colours = ERROR_COLOURS[np.searchsorted(ERROR_EDGES, severity, side="right").clip(max=9)]
     colours[~visible] >>= 1
     height, width = painted.shape
     image = np.zeros((height, width, 3), dtype=np.uint8)

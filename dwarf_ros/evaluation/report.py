@@ -1,4 +1,4 @@
-"""What an evaluation found: a table on the terminal, JSON, CSV, and one HTML page that needs no other file.
+"""What an evaluation found, as one HTML page that needs no other file.
 
 `Report` is what a page shows, in plain data: key figures, notes, tables, charts, and a list of frames, of which the worst
 are shown in pictures. `write_report` makes the page of it, whatever was evaluated.
@@ -6,12 +6,40 @@ are shown in pictures. `write_report` makes the page of it, whatever was evaluat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import base64
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import cv2
+import jinja2
 import numpy as np
+
+from dwarf_ros.datasets.formats import write_atomically
+from dwarf_ros.evaluation import charts
+from dwarf_ros.evaluation.charts import Chart, Series
+
+__all__ = [
+    "Chart",
+    "ColourScale",
+    "Figure",
+    "Frame",
+    "Picture",
+    "Report",
+    "Series",
+    "Table",
+    "Value",
+    "write_report",
+]
+
+# Wider pictures are made smaller; about as wide as KITTI's.
+_PICTURE_WIDTH = 1248
+# With colour at full resolution: error maps are made of single coloured pixels.
+_JPEG = (
+    *(cv2.IMWRITE_JPEG_QUALITY, 85),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
 
 # None and NaN are shown as a dash.
 Value = str | float | int | None
@@ -57,42 +85,6 @@ class Table:
     emphasised: Sequence[int] = ()
 
 
-@dataclass(frozen=True)
-class Series:
-    """One line, or one set of bars, of a chart.
-
-    Attributes:
-        name: for the legend.
-        x: line: numbers that rise; bar: the groups' names; histogram: the edges of the bins, one more than y.
-        y: a number each; None or NaN leaves a gap.
-    """
-
-    name: str
-    x: Sequence[float] | Sequence[str]
-    y: Sequence[float | None]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart with labelled axes; all its series share them.
-
-    Attributes:
-        title: its heading.
-        kind: how the series are drawn; those of a bar chart name the same groups.
-        x_label: what the x axis shows, with its unit ("distance [m]").
-        y_label: what the y axis shows, with its unit.
-        series: at least one.
-        note: a sentence below it.
-    """
-
-    title: str
-    kind: Literal["line", "bar", "histogram"]
-    x_label: str
-    y_label: str
-    series: Sequence[Series]
-    note: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A picture of a frame.
@@ -104,6 +96,21 @@ class Picture:
 
     title: str
     image: np.ndarray
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """What the colours in the pictures mean.
+
+    Attributes:
+        title: of the scale, with the unit.
+        colours: RGB, 0..255.
+        labels: one a colour.
+    """
+
+    title: str
+    colours: Sequence[tuple[int, int, int]]
+    labels: Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +143,8 @@ class Report:
         frames: in any order; listed by sort_column, largest first, those without a number last.
         sort_column: which of frame_columns is the error that frames are sorted by.
         max_pictured: how many of the worst frames are shown in pictures.
+        picture_note: a sentence above the pictures.
+        colour_scales: what the pictures' colours mean.
     """
 
     title: str
@@ -148,15 +157,84 @@ class Report:
     frames: Sequence[Frame] = ()
     sort_column: int = 0
     max_pictured: int = 20
+    picture_note: str = ""
+    colour_scales: Sequence[ColourScale] = ()
 
 
 def write_report(file: Path, report: Report) -> None:
-    """Write the page, beside its place and then renamed.
+    """Write the page, beside its place and then renamed. It asks for nothing outside itself.
 
     Args:
         file: the HTML file.
-        report: what it shows.
+        report: what it shows. Pictures are made, and kept as JPEG of at most 1248 px width, one frame after the other.
 
     Raises:
         InputError: the file cannot be written.
     """
+    frames = sorted(report.frames, key=lambda frame: _worst_first(frame.values[report.sort_column]))
+    pictured = [frame for frame in frames if frame.pictures is not None][: report.max_pictured]
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(shown=_shown, sort_key=_sort_key)
+    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        report=report,
+        charts=charts,
+        drawings=[charts.draw(chart) for chart in report.charts],
+        frames=frames,
+        pictured=_with_pictures(pictured),
+        anchors={frame: f"frame-{place}" for place, frame in enumerate(pictured)},
+    )
+    write_atomically(file, page.encode())
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    title: str
+    width: int
+    height: int
+    uri: str
+
+
+def _with_pictures(frames: Sequence[Frame]) -> Iterator[tuple[Frame, list[_Encoded]]]:
+    for frame in frames:
+        assert frame.pictures is not None
+        yield frame, [_encode(picture) for picture in frame.pictures()]
+
+
+def _encode(picture: Picture) -> _Encoded:
+    image = picture.image
+    height, width = image.shape[:2]
+    if width > _PICTURE_WIDTH:
+        height, width = max(1, round(height * _PICTURE_WIDTH / width)), _PICTURE_WIDTH
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _JPEG)
+    assert done
+    uri = f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+    return _Encoded(picture.title, width, height, uri)
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _worst_first(value: Value) -> tuple[bool, float]:
+    number = _is_number(value)
+    return not number, -float(value or 0) if number else 0.0
+
+
+def _shown(value: Value, decimals: int = 2) -> str:
+    if isinstance(value, float):
+        return f"{value:.{decimals}f}" if math.isfinite(value) else "–"
+    return "–" if value is None else str(value)
+
+
+def _sort_key(value: Value) -> str:
+    """What the page sorts by: a number in full, text as it is, nothing where the value is unknown."""
+    if isinstance(value, str):
+        return value
+    return repr(value) if _is_number(value) else ""
