@@ -8,13 +8,13 @@ without labels every valid pixel counts, and the median and the share within 3 p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from dwarf_ros.estimators import Estimator
 from dwarf_ros.evaluation.metrics import OUTLIER_PX, end_point_error, magnitude
-from dwarf_ros.geometry import rigid_scene_flow
+from dwarf_ros.geometry import camera_motion, rigid_scene_flow
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
 
 # Width of a histogram's bin, px, and the bins; the last one holds every error from 100 px on.
@@ -146,6 +146,38 @@ class RigidSceneErrors:
 
 
 @dataclass(frozen=True)
+class CameraMotionErrors:
+    """How far camera motions are from those of the poses, summed up; two of them can be added.
+
+    Attributes:
+        rotation: sum of the angles between the two rotations, degrees.
+        translation: sum of the distances between the two translations, m.
+        pairs: how many motions were compared.
+    """
+
+    rotation: float = 0.0
+    translation: float = 0.0
+    pairs: int = 0
+
+    def __add__(self, other: CameraMotionErrors) -> CameraMotionErrors:
+        return CameraMotionErrors(
+            self.rotation + other.rotation,
+            self.translation + other.translation,
+            self.pairs + other.pairs,
+        )
+
+    @property
+    def mean_rotation(self) -> float:
+        """Mean angle, degrees; NaN where nothing was compared."""
+        return self.rotation / self.pairs if self.pairs else math.nan
+
+    @property
+    def mean_translation(self) -> float:
+        """Mean distance, m; NaN where nothing was compared."""
+        return self.translation / self.pairs if self.pairs else math.nan
+
+
+@dataclass(frozen=True)
 class Consistency:
     """All the figures that need no ground truth; two of them can be added.
 
@@ -153,20 +185,22 @@ class Consistency:
         photometric: see `photometric_errors`.
         left_right: see `left_right_errors`.
         forward_backward: see `forward_backward_errors`.
-        rigid_scene: see `rigid_scene_errors`; empty where the camera's motion is not known.
+        rigid_scene: see `rigid_scene_errors`, with the motion of the poses; empty where they are not known.
+        fitted_scene: the same with the motion that most of the answer's own pixels agree on: how much of the answer is
+            one rigid motion, whatever the poses say. Empty without a camera.
+        motion: the one motion against the other: what the poses' own error may be, or the answer's.
     """
 
     photometric: PhotometricErrors = field(default_factory=PhotometricErrors)
     left_right: ErrorDistribution = field(default_factory=ErrorDistribution)
     forward_backward: ErrorDistribution = field(default_factory=ErrorDistribution)
     rigid_scene: RigidSceneErrors = field(default_factory=RigidSceneErrors)
+    fitted_scene: RigidSceneErrors = field(default_factory=RigidSceneErrors)
+    motion: CameraMotionErrors = field(default_factory=CameraMotionErrors)
 
     def __add__(self, other: Consistency) -> Consistency:
         return Consistency(
-            self.photometric + other.photometric,
-            self.left_right + other.left_right,
-            self.forward_backward + other.forward_backward,
-            self.rigid_scene + other.rigid_scene,
+            *(getattr(self, part.name) + getattr(other, part.name) for part in fields(self))
         )
 
 
@@ -191,14 +225,35 @@ def check_consistency(
     """
     backward = estimator.estimate(other, reference)
     mirrored = estimator.estimate(mirrored_frame(reference), mirrored_frame(other))
+    fitted = fitted_motion(scene_flow)
     return Consistency(
-        photometric=photometric_errors(scene_flow, reference, other),
-        left_right=left_right_errors(scene_flow, mirrored.disparity[:, ::-1]),
-        forward_backward=forward_backward_errors(scene_flow, backward.flow),
-        rigid_scene=RigidSceneErrors()
-        if motion is None
-        else rigid_scene_errors(scene_flow, motion),
+        photometric_errors(scene_flow, reference, other),
+        left_right_errors(scene_flow, mirrored.disparity[:, ::-1]),
+        forward_backward_errors(scene_flow, backward.flow),
+        RigidSceneErrors() if motion is None else rigid_scene_errors(scene_flow, motion),
+        RigidSceneErrors() if fitted is None else rigid_scene_errors(scene_flow, fitted),
+        CameraMotionErrors()
+        if motion is None or fitted is None
+        else camera_motion_errors(fitted, motion),
     )
+
+
+def fitted_motion(scene_flow: SceneFlow) -> np.ndarray | None:
+    """The camera's motion, as of `camera_motion`; None without a camera or with too few valid pixels."""
+    try:
+        return camera_motion(scene_flow)
+    except InputError:
+        return None
+
+
+def camera_motion_errors(motion: np.ndarray, true_motion: np.ndarray) -> CameraMotionErrors:
+    """Compare two rigid motions (4x4, m)."""
+    difference = np.linalg.inv(true_motion) @ motion
+    # The sine too: near 0 the cosine alone cannot tell small angles.
+    axis = difference[[2, 0, 1], [1, 2, 0]] - difference[[1, 2, 0], [2, 0, 1]]
+    sine, cosine = np.linalg.norm(axis) / 2, (np.trace(difference[:3, :3]) - 1) / 2
+    angle = math.degrees(math.atan2(sine, cosine))
+    return CameraMotionErrors(angle, float(np.linalg.norm(difference[:3, 3])), 1)
 
 
 def motion_between(pose: np.ndarray, other_pose: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from dwarf_ros.evaluation.consistency import (
     Consistency,
     ErrorDistribution,
     PhotometricError,
+    camera_motion_errors,
     check_consistency,
     forward_backward_errors,
     left_right_errors,
@@ -130,6 +131,22 @@ def test_photometric_error_of_the_truth_is_small_and_grows_with_errors(drive, tr
     assert (np.diff(means, axis=0) > 0.3).all(), means
 
 
+@pytest.mark.parametrize("degrees", [0.0, 1e-4, 30.0, 120.0])
+def test_motions_differ_by_an_angle_and_a_distance(degrees):
+    motion = np.eye(4)
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    motion[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    motion[:3, 3] = [0.3, 0.0, 0.4]
+    other = np.linalg.inv(motion)
+    for one, true in ((motion, np.eye(4)), (motion @ motion, motion)):
+        errors = camera_motion_errors(one, true)
+        assert errors.mean_rotation == pytest.approx(degrees, abs=1e-9)
+        assert errors.mean_translation == pytest.approx(0.5)
+    both = camera_motion_errors(motion, np.eye(4)) + camera_motion_errors(other, other)
+    assert both.mean_rotation == pytest.approx(degrees / 2, abs=1e-9)
+    assert both.pairs == 2
+
+
 def shifted_scene(disparity: int, next_disparity: int, u: int, v: int):
     """Two stereo frames of a random texture that moves as one, and their scene flow; all shifts are of whole pixels."""
     rng = np.random.default_rng(5)
@@ -239,8 +256,12 @@ def test_classical_estimates_are_judged_and_worse_ones_are_judged_worse(drive, m
     assert worse.forward_backward.median > 4
     assert worse.rigid_scene.flow.median > 3
     assert worse.photometric.right.mean > judged.photometric.right.mean + 3
+    assert judged.fitted_scene.flow.median <= judged.rigid_scene.flow.median
+    assert judged.motion.mean_rotation < 0.3
+    assert judged.motion.mean_translation < 0.1
     unknown = check_consistency(scene_flow, estimator, *frames)
-    assert unknown.rigid_scene.flow.pixels == 0
+    assert unknown.rigid_scene.flow.pixels == unknown.motion.pairs == 0
+    assert unknown.fitted_scene.flow.pixels > 0
     both = judged + worse
     assert both.left_right.pixels == judged.left_right.pixels + worse.left_right.pixels
     assert np.isnan(Consistency().rigid_scene.flow.median)
