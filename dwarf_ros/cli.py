@@ -34,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def run_node() -> int:
+    """What `ros2 run dwarf_ros dwarf_node` runs: the live node alone."""
+    return main(["node", *sys.argv[1:]])
+
+
 _ROS_COMMANDS = ("node", "play")
 
 

@@ -97,14 +97,18 @@ def save(model: keras.Model, file: str | Path, origin: str, half_precision: bool
         partial.unlink(missing_ok=True)
 
 
-def read_header(file: str | Path) -> WeightsHeader:
-    """What a weights file says of itself, without reading the weights.
+def read_header(file: str | Path, preset: str | None = None) -> WeightsHeader:
+    """What a weights file says of itself, without reading the weights or loading Keras.
+
+    Args:
+        file: written by `save`.
+        preset: name of the preset that the file must be of; None takes any.
 
     Raises:
-        InputError: the file is missing, truncated, not safetensors, or not written by `save`.
+        InputError: the file is missing, truncated, not safetensors, not written by `save`, or of another preset.
     """
     with _opened(Path(file)) as tensors:
-        return _header(Path(file), tensors)
+        return _header(Path(file), tensors, preset)
 
 
 def load(
@@ -129,9 +133,7 @@ def load(
 
     file = Path(file)
     with _opened(file) as tensors:
-        header = _header(file, tensors)
-        if preset is not None and header.preset != preset:
-            raise InputError(f"{file}: weights are of preset {header.preset}, expected {preset}")
+        header = _header(file, tensors, preset)
         model = build(header.preset, height=height, width=width)
         variables = named_variables(model)
         unknown = sorted(set(tensors.keys()) - set(variables))
@@ -177,7 +179,7 @@ def _opened(file: Path) -> Any:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
 
 
-def _header(file: Path, tensors: Any) -> WeightsHeader:
+def _header(file: Path, tensors: Any, preset: str | None) -> WeightsHeader:
     metadata = tensors.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise InputError(
@@ -192,6 +194,8 @@ def _header(file: Path, tensors: Any) -> WeightsHeader:
         raise InputError(
             f"{file}: weights are of preset {metadata.get('preset')!r}, expected one of {', '.join(PRESETS)}"
         )
+    if preset is not None and metadata["preset"] != preset:
+        raise InputError(f"{file}: weights are of preset {metadata['preset']}, expected {preset}")
     return WeightsHeader(
         preset=metadata["preset"],
         version=metadata.get("version", ""),
