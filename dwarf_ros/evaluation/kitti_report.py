@@ -59,7 +59,7 @@ _QUANTITIES = {
     "distance": ("distance", "m"),
     "disparity": ("true disparity", "px"),
     "flow": ("length of the true optical flow", "px"),
-    "motion": ("true 3D motion between the frames, relative to the camera", "m"),
+    "motion": ("true 3D motion", "m"),
 }
 # Where a KITTI folder keeps the reference frame's left image: 2015's, 2012's in colour, 2012's in grey.
 _IMAGES = ("image_2", "colored_0", "image_0")
@@ -383,8 +383,6 @@ def _pictures(results: Path, ground_truth: Path, name: str) -> list[Picture]:
     candidates = [ground_truth / folder / name for folder in _IMAGES]
     for file in [candidate for candidate in candidates if candidate.is_file()][:1]:
         pictures.append(Picture("left image", as_rgb8(read_image(file), str(file))))
-    if all(one is not None for one in vars(occ).values()):
-        pictures.append(Picture("SF error", scene_flow_error_image(estimate, noc, occ)))
     for measure, key in (("D1", "disparity"), ("D2", "disparity_next")):
         value, true_noc, true_occ = (getattr(maps, key) for maps in (estimate, noc, occ))
         if value is not None:
@@ -398,6 +396,11 @@ def _pictures(results: Path, ground_truth: Path, name: str) -> list[Picture]:
         caption = f"{_NAMES['Fl']}, full colour at {largest:.0f} px"
         pictures.append(Picture(caption, flow_color(estimate.flow, largest)))
         pictures.append(Picture("Fl error", flow_error_image(estimate.flow, noc.flow, occ.flow)))
+    if all(one is not None for one in vars(occ).values()):
+        # Beside the left image, where there is one; the others stand in pairs.
+        place = len(pictures) % 2
+        error = scene_flow_error_image(estimate, noc, occ)
+        pictures.insert(place or len(pictures), Picture("SF error", error))
     return pictures
 
 
@@ -406,7 +409,9 @@ def _error_scale() -> ColourScale:
     labels = [f"< {edges[0]}", *(f"{a}–{b}" for a, b in pairwise(edges))]
     labels.append(f"≥ {edges[-1]}")
     colours = [(int(r), int(g), int(b)) for r, g, b in ERROR_COLOURS]
-    return ColourScale("Error in px (where 5 % allow more than 3 px, less)", colours, labels)
+    return ColourScale(
+        "Error in px up to a magnitude of 60 px; above it, 5 % count as 3 px", colours, labels
+    )
 
 
 def _whole(regions: dict) -> str:

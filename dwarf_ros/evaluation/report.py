@@ -35,9 +35,9 @@ __all__ = [
 
 # Wider pictures are made smaller; about as wide as KITTI's.
 _PICTURE_WIDTH = 1248
-# With colour at full resolution: error maps are made of single coloured pixels.
+# With colour at full resolution, as error maps are made of small coloured spots.
 _JPEG = (
-    *(cv2.IMWRITE_JPEG_QUALITY, 85),
+    *(cv2.IMWRITE_JPEG_QUALITY, 80),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
 
@@ -142,6 +142,7 @@ class Report:
         frame_columns: heads of the frames' values, units included.
         frames: in any order; listed by sort_column, largest first, those without a number last.
         sort_column: which of frame_columns is the error that frames are sorted by.
+        frame_noun: what a frame is called: "image", "pair".
         max_pictured: how many of the worst frames are shown in pictures.
         picture_note: a sentence above the pictures.
         colour_scales: what the pictures' colours mean.
@@ -156,6 +157,7 @@ class Report:
     frame_columns: Sequence[str] = ()
     frames: Sequence[Frame] = ()
     sort_column: int = 0
+    frame_noun: str = "image"
     max_pictured: int = 20
     picture_note: str = ""
     colour_scales: Sequence[ColourScale] = ()
@@ -166,7 +168,8 @@ def write_report(file: Path, report: Report) -> None:
 
     Args:
         file: the HTML file.
-        report: what it shows. Pictures are made, and kept as JPEG of at most 1248 px width, one frame after the other.
+        report: what it shows. Pictures are made one frame after the other, and kept as PNG or JPEG, whichever is
+            smaller, of at most 1248 px width.
 
     Raises:
         InputError: the file cannot be written.
@@ -212,9 +215,10 @@ def _encode(picture: Picture) -> _Encoded:
     if width > _PICTURE_WIDTH:
         height, width = max(1, round(height * _PICTURE_WIDTH / width)), _PICTURE_WIDTH
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _JPEG)
-    assert done
-    uri = f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    jpeg, png = cv2.imencode(".jpg", bgr, _JPEG)[1], cv2.imencode(".png", bgr)[1]
+    kind, data = ("png", png) if png.size <= jpeg.size else ("jpeg", jpeg)
+    uri = f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
     return _Encoded(picture.title, width, height, uri)
 
 
