@@ -11,6 +11,7 @@ import tempfile
 import threading
 import weakref
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +55,9 @@ _TOLERANCE = 10_000_000
 _POSE_TOLERANCE = 1_000_000
 _LONG_INTERVAL = 1.5
 _LARGE_BAG = 2 << 30
+_KEPT_MESSAGES = 6
+# Farther ahead in log time, ns, an index is faster than reading on.
+_READ_ON = 2_000_000_000
 _STORAGE_SUFFIXES = (".mcap", ".db3")
 
 
@@ -335,8 +339,29 @@ def _reading(bag: Path) -> Iterator[None]:
         ) from None
 
 
+_Key = tuple[str, int, int]
+"""Where to find a message: its topic, log time and stamp, ns."""
+
+
+@dataclass
+class _Place:
+    """Where reading has come to: a file without an index is read from its start for whatever is not read on."""
+
+    ahead: Iterator[tuple[str, int, Any]] = field(default_factory=lambda: iter(()))
+    topics: frozenset[str] = frozenset()
+    log_time: int = -_READ_ON
+    to_the_end: bool = False
+    passed: deque[tuple[_Key, Any]] = field(default_factory=lambda: deque(maxlen=_KEPT_MESSAGES))
+
+
+def _close(reader: Any, place: _Place) -> None:
+    # SQLite does not close what is still being read.
+    place.ahead = iter(())
+    reader.close()
+
+
 class _Storage:
-    """An open bag. Several threads may read; each message is found by topic and time, nothing is kept."""
+    """An open bag. Several threads may read; what was passed last is kept, which is enough to read on frame by frame."""
 
     def __init__(self, path: Path) -> None:
         self.store = _typestore()
@@ -344,10 +369,11 @@ class _Storage:
 
         self.path = path
         self._lock = threading.Lock()
+        self._place = _Place()
         with _reading(path):
             self._reader = Reader(_readable(path))
             self._reader.open()
-        self.close = weakref.finalize(self, self._reader.close)
+        self.close = weakref.finalize(self, _close, self._reader, self._place)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Storage, (self.path,)
@@ -391,24 +417,41 @@ class _Storage:
                 message = self.store.deserialize_cdr(raw, connection.msgtype)
                 yield connection.topic, log_time, message
 
-    def find(self, wanted: Sequence[tuple[str, int, int]]) -> list[Any]:
-        """The message of each topic, log time and stamp, ns.
+    def find(self, wanted: Sequence[_Key]) -> list[Any]:
+        """The messages at some places.
 
         Raises:
             InputError: the file is damaged, or changed since its messages were counted.
         """
-        topics = {topic for topic, _, _ in wanted}
-        log_times = [log_time for _, log_time, _ in wanted]
-        found: dict[tuple[str, int, int], Any] = {}
+        topics = frozenset(topic for topic, _, _ in wanted)
+        place = self._place
         with self._lock:
-            for topic, log_time, message in self.messages(
-                list(topics), min(log_times), max(log_times) + 1
-            ):
-                found.setdefault((topic, log_time, _stamp(message)), message)
+            found = {key: message for key, message in place.passed if key in wanted}
+            for attempt in range(2):
+                missing = [key[1] for key in wanted if key not in found]
+                if not missing:
+                    break
+                first, last = min(missing), max(missing)
+                follows = (
+                    place.topics == topics and place.log_time <= first <= place.log_time + _READ_ON
+                )
+                if attempt or not follows or not place.to_the_end:
+                    # From where reading was, for a thread may yet ask for what lies between.
+                    window = (place.log_time, None) if follows else (first, last + 1)
+                    place.ahead = self.messages(sorted(topics), *window)
+                    place.topics, place.to_the_end = topics, follows
+                for topic, log_time, message in place.ahead:
+                    key = (topic, log_time, _stamp(message))
+                    place.log_time = log_time
+                    place.passed.append((key, message))
+                    if key in wanted:
+                        found.setdefault(key, message)
+                    if len(found) == len(wanted) or log_time > last:
+                        break
         try:
             return [found[key] for key in wanted]
-        except KeyError as missing:
-            topic, _, stamp = missing.args[0]
+        except KeyError as error:
+            topic, _, stamp = error.args[0]
             raise InputError(
                 f"{self.path}: no message on {topic} at {stamp} ns any more, expected a bag that nothing writes to"
             ) from None
@@ -547,7 +590,7 @@ class BagSequence:
     poses: np.ndarray | None
     info: BagInfo
     _storage: _Storage = field(repr=False)
-    _keys: Sequence[tuple[tuple[str, int, int], tuple[str, int, int]]] = field(repr=False)
+    _keys: Sequence[tuple[_Key, _Key]] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.stamps)
