@@ -32,7 +32,7 @@ class Series:
     """
 
     name: str
-    x: Sequence[float] | Sequence[str]
+    x: Sequence[float | str]
     y: Sequence[float | None]
 
 
@@ -134,12 +134,12 @@ def draw(chart: Chart) -> Drawing:
     """Lay out a chart. The y axis begins at 0, or below where values do."""
     drawing = Drawing(chart)
     values = [y for series in chart.series for y in series.y if _is_number(y)]
-    low, high = _axis(min([0.0, *values]), max([0.0, *values]))
+    low, high, step = _axis(min([0.0, *values]), max([0.0, *values]))
 
     def down(value: float) -> float:
         return BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP)
 
-    drawing.y_ticks = [Tick(down(value), text) for value, text in _ticks(low, high)]
+    drawing.y_ticks = [Tick(down(value), text) for value, text in _ticks(low, high, step)]
     drawing.baseline = down(0.0)
     if chart.kind == "bar":
         _draw_bars(drawing, down)
@@ -172,9 +172,8 @@ def _draw_over_numbers(drawing: Drawing, down: _Scale) -> None:
     def across(value: float) -> float:
         return LEFT + (value - left) / (right - left) * (RIGHT - LEFT)
 
-    drawing.x_ticks = [
-        Tick(across(value), text) for value, text in _ticks(left, right) if left <= value <= right
-    ]
+    ticks = _ticks(left, right, _step(left, right))
+    drawing.x_ticks = [Tick(across(value), text) for value, text in ticks]
     for index, series in enumerate(chart.series):
         if chart.kind == "histogram":
             labels = _x_texts(chart, series)
@@ -216,21 +215,23 @@ def _x_texts(chart: Chart, series: Series) -> list[str]:
     return [f"{float(x):.6g}" for x in series.x]
 
 
-def _axis(low: float, high: float) -> tuple[float, float]:
-    """Ends of an axis that holds both values and ends on ticks."""
+def _axis(low: float, high: float) -> tuple[float, float, float]:
+    """Ends of an axis that holds both values and begins and ends on a tick, and the distance between its ticks."""
     if low == high:
         high = low + 1.0
     step = _step(low, high)
-    return math.floor(low / step) * step, math.ceil(high / step - 1e-9) * step
+    return math.floor(low / step) * step, math.ceil(high / step - 1e-9) * step, step
 
 
-def _ticks(low: float, high: float) -> list[tuple[float, str]]:
-    step = _step(low, high)
+def _ticks(low: float, high: float, step: float) -> list[tuple[float, str]]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    values = [n * step for n in range(first, last + 1)]
+    if step < 1e-4 or max(abs(low), abs(high)) >= 1e7:
+        return [(value, f"{value:.4g}") for value in values]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     if not math.isclose(float(f"{step:.{decimals}f}"), step):  # 2.5 times a power of ten
         decimals += 1
-    return [(n * step, f"{n * step:.{decimals}f}") for n in range(first, last + 1)]
+    return [(value, f"{value:.{decimals}f}") for value in values]
 
 
 def _step(low: float, high: float) -> float:

@@ -279,7 +279,7 @@ def _tables(evaluation: Evaluation, method: str) -> list[Table]:
         ),
     ]
     if errors.motion:
-        rows = [
+        rows: list[list[Value]] = [
             [region, m.mean, m.accuracy_strict, m.accuracy_relaxed, m.outlier_rate, m.points]
             for region, m in errors.motion.items()
         ]

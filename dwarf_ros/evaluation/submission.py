@@ -26,7 +26,8 @@ def check_submission(
     """Check results against the rules of the KITTI 2015 scene-flow benchmark.
 
     disp_0, disp_1 and flow hold one PNG for each image and no other: 16-bit grey for disparities, 16-bit RGB for optical
-    flow, readable to the end, and of one size for an image. What else lies in the folder is not looked at.
+    flow, readable to the end, and of one size for an image. Hidden files, and what else lies in the folder, are not looked
+    at, and not packed.
 
     Args:
         folder: with disp_0, disp_1 and flow in it.
@@ -119,7 +120,7 @@ def write_submission(
 def _names(folder: Path) -> set[str]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected {', '.join(FOLDERS)}")
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def _described(images: tuple[str, ...]) -> str:
