@@ -7,14 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +16,23 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dwarf_ros.bags import BagSequence
 from dwarf_ros.datasets.formats import write_atomically
 from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
 from dwarf_ros.datasets.sequences import StereoSequence, open_sequence
 from dwarf_ros.evaluation.metrics import disparity_errors, end_point_error, flow_errors
 from dwarf_ros.geometry import scene_flow_points
-from dwarf_ros.ros.recorder import READY, Recording, read_recording, read_summary
+from dwarf_ros.ros.processes import (
+    RECORDING,
+    LiveError,
+    Played,
+    mean_rate_hz,
+    node_values,
+    play_into_node,
+    prepare_run,
+    read_player_log,
+)
+from dwarf_ros.ros.recorder import Recording, read_recording
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.visualization import scene_flow_panel
 
@@ -39,28 +44,6 @@ REQUIRED_SHARE = 0.9
 PICTURES = 7
 # About one to one for the images of the demo's own drive.
 PICTURE_WIDTH = 1100
-
-# Loading a network for the first time compiles its graph.
-_ACTIVE_WAIT_S = 180.0
-_READY_WAIT_S = 30.0
-# Longer than any estimator takes for one pair, and than the node's diagnostics are apart.
-_IDLE_S = 6.0
-_PLAYER_MARGIN_S = 60.0
-_RECORDER_MARGIN_S = 60.0
-_STOP_WAIT_S = 5.0
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; the message is one line."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """One line of the player's log: number in the sequence, header stamp and wall time of publication, ns."""
-
-    index: int
-    stamp_ns: int
-    wall_ns: int
 
 
 @dataclass(frozen=True)
@@ -135,205 +118,34 @@ def run_demo(
     if len(sequence) < 2:
         raise InputError(f"{source}: {len(sequence)} stereo frame, expected at least 2")
     node_arguments = ["-p", f"estimator:={estimator}", "-p", f"engine:={engine}"]
-    node_arguments += ["-p", f"reference:={reference}"]
     if weights is not None:
         node_arguments += ["-p", f"weights:={weights.resolve()}"]
     try:
-        with _sigterm_as_interrupt():
-            _run_processes(source, len(sequence), out, rate_hz, reference, node_arguments)
+        frames = len(sequence)
+        play_into_node(source, frames, frames - 1, out, rate_hz, reference, node_arguments, _say)
         return _show(sequence, drive, out)
-    except DemoError as error:
+    except LiveError as error:
         print(f"dwarf: demo failed: {error}; logs are in {out}", file=sys.stderr)
         return 1
 
 
 def _prepare_folder(out: Path) -> None:
     """Make the folder, and remove what an earlier demo left that would be mistaken for this one's."""
+    prepare_run(out)
     try:
-        for name in ("recording", "pictures"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        stale = [*(out / "recording").glob("*.npz"), *(out / "pictures").glob("frame_*.png")]
-        stale += [*(out / "drive").glob("image_?/*.png")]
-        stale += [out / "recording" / "summary.json", out / "player.jsonl", out / "figures.json"]
-        for file in stale:
+        (out / "pictures").mkdir(exist_ok=True)
+        stale = [*(out / "pictures").glob("frame_*.png"), *(out / "drive").glob("image_?/*.png")]
+        for file in (*stale, out / "figures.json"):
             file.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
 
 
-def _run_processes(
-    source: Path,
-    frames: int,
-    out: Path,
-    rate_hz: float,
-    reference: str,
-    node_arguments: Sequence[str],
-) -> None:
-    environment = dict(os.environ)
-    environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
-    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    with ExitStack() as stack:
-
-        def start(name: str, module: str, *arguments: str) -> _Child:
-            command = [sys.executable, "-u", "-m", module, *arguments]
-            return stack.enter_context(_Child(name, command, environment, out / f"{name}.log"))
-
-        node = start("node", "dwarf_ros.ros.node", "--ros-args", *node_arguments)
-        node.wait_for(lambda: _active(node), _ACTIVE_WAIT_S, "active")
-        _say(f"{_configured(node)}; domain {environment['ROS_DOMAIN_ID']}")
-        recorder = start(
-            "recorder",
-            "dwarf_ros.ros.recorder",
-            str(out / "recording"),
-            f"--expected={frames - 1}",
-            f"--idle-timeout={_IDLE_S}",
-            f"--reference={reference}",
-        )
-        recorder.wait_for(lambda: READY in recorder.log(), _READY_WAIT_S, "ready")
-        _say(f"playing {frames} frames of {source} at {rate_hz:g} Hz")
-        player = start(
-            "player",
-            "dwarf_ros.cli",
-            "play",
-            str(source),
-            f"--rate={rate_hz}",
-            f"--log={out / 'player.jsonl'}",
-        )
-        recording = out / "recording"
-        with _progress(lambda: len(list(recording.glob("*.npz"))), frames - 1) as tell:
-            player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, tell)
-            recorder.wait(_RECORDER_MARGIN_S, node, tell)
-        node.stop()
-
-
-class _Child:
-    """A process that ends with the block it was started for; what it says goes to a file."""
-
-    def __init__(
-        self, name: str, command: list[str], environment: dict[str, str], log: Path
-    ) -> None:
-        self.name = name
-        self._log = log
-        with log.open("wb") as stream:
-            self._process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
-
-    def __enter__(self) -> _Child:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def log(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Wait until the condition holds.
-
-        Raises:
-            DemoError: the process ended before, or it took too long.
-        """
-        end = time.monotonic() + timeout_s
-        while not condition():
-            self.check_running()
-            if time.monotonic() > end:
-                raise DemoError(f"the {self.name} is not {what} after {timeout_s:g} s")
-            time.sleep(0.05)
-
-    def wait(self, timeout_s: float, needed: _Child, tell: Callable[[], None]) -> None:
-        """Wait until it has ended well, while another that it needs runs.
-
-        Raises:
-            DemoError: it failed, or took too long, or the other one ended.
-        """
-        end = time.monotonic() + timeout_s
-        while (code := self._process.poll()) is None:
-            needed.check_running()
-            if time.monotonic() > end:
-                raise DemoError(f"the {self.name} has not ended after {timeout_s:g} s")
-            tell()
-            time.sleep(0.1)
-        if code != 0:
-            raise DemoError(f"the {self.name} ended with code {code}: {self._last_line()}")
-
-    def check_running(self) -> None:
-        if (code := self._process.poll()) is not None:
-            raise DemoError(f"the {self.name} ended early, with code {code}: {self._last_line()}")
-
-    def stop(self) -> None:
-        """End it: kindly, then less so."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            if self._process.poll() is not None:
-                return
-            self._process.send_signal(number)
-            try:
-                self._process.wait(_STOP_WAIT_S)
-            except subprocess.TimeoutExpired:
-                continue
-
-    def _last_line(self) -> str:
-        lines = self.log().split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-def _active(node: _Child) -> bool:
-    """Whether the node is active.
-
-    Raises:
-        InputError: it could not be configured.
-    """
-    log = node.log()
-    if found := re.search(r"not configured: ([^\n]*)", log):
-        raise InputError(found[1].split("; set the parameters")[0])
-    return "active: waiting for" in log
-
-
-def _configured(node: _Child) -> str:
-    found = re.search(r"configured: (estimator [^\n]*)", node.log())
-    return f"node is active with {found[1]}" if found else "node is active"
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C, so that no process is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _progress(count: Callable[[], int], total: int) -> Iterator[Callable[[], None]]:
-    """What to call now and then while answers come: a bar on a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("answers", total=total)
-        yield lambda: bar.update(task, completed=count())
-
-
-def _show(sequence: StereoSequence, drive: ProceduralDrive | None, out: Path) -> int:
+def _show(sequence: StereoSequence | BagSequence, drive: ProceduralDrive | None, out: Path) -> int:
     """Print and write the figures and pictures of what was recorded; the exit code."""
-    played = _read_player_log(out / "player.jsonl")
+    played = read_player_log(out)
     by_stamp = {frame.stamp_ns: frame for frame in played}
-    files = sorted((out / "recording").glob("*.npz"))
+    files = sorted((out / RECORDING).glob("*.npz"))
     figures: list[FrameFigures] = []
     answers: list[tuple[Path, Played]] = []
     received: list[int] = []
@@ -342,11 +154,11 @@ def _show(sequence: StereoSequence, drive: ProceduralDrive | None, out: Path) ->
         reference = by_stamp.get(recording.scene_flow.stamp)
         other = by_stamp.get(recording.scene_flow.other_stamp)
         if reference is None or other is None:
-            raise DemoError(f"{file} answers for a frame that was never played")
+            raise LiveError(f"{file} answers for a frame that was never played")
         figures.append(_frame_figures(recording, reference, other, drive))
         answers.append((file, reference))
         received.append(recording.received)
-    summary = _summary(figures, received, played, read_summary(out / "recording"))
+    summary = _summary(figures, received, played, node_values(out))
     _print_table(figures)
     _print_summary(summary)
     document = {"frames": [asdict(frame) for frame in figures], "summary": summary}
@@ -379,13 +191,6 @@ def _write_small_png(file: Path, picture: np.ndarray) -> None:
     pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     write_atomically(file, data.tobytes())
-
-
-def _read_player_log(file: Path) -> list[Played]:
-    try:
-        return [Played(**json.loads(line)) for line in file.read_text().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise DemoError(f"{file}: {error}, expected the player's log") from None
 
 
 def _frame_figures(
@@ -428,16 +233,8 @@ def _motion(scene_flow: SceneFlow) -> np.ndarray:
 
 
 def _summary(
-    figures: list[FrameFigures], received: list[int], played: list[Played], recorded: dict[str, Any]
+    figures: list[FrameFigures], received: list[int], played: list[Played], values: dict[str, str]
 ) -> dict[str, Any]:
-    values: dict[str, str] = next(
-        (
-            status["values"]
-            for name, status in recorded["diagnostics"].items()
-            if name.endswith("scene flow")
-        ),
-        {},
-    )
     accepted = int(values.get("accepted", 0))
     latencies = [frame.latency_ms for frame in figures]
     return {
@@ -447,8 +244,8 @@ def _summary(
         "accepted": accepted,
         "answers": len(figures),
         "share_percent": 100 * len(figures) / accepted if accepted else 0.0,
-        "rate_in_hz": _rate([frame.wall_ns for frame in played]),
-        "rate_out_hz": _rate(sorted(received)),
+        "rate_in_hz": mean_rate_hz([frame.wall_ns for frame in played]),
+        "rate_out_hz": mean_rate_hz(sorted(received)),
         "latency_median_ms": _median(latencies),
         "latency_p95_ms": float(np.percentile(latencies, 95)) if latencies else None,
         **{
@@ -464,12 +261,6 @@ def _summary(
         },
         "node": values,
     }
-
-
-def _rate(times_ns: list[int]) -> float | None:
-    if len(times_ns) < 2 or times_ns[-1] == times_ns[0]:
-        return None
-    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])
 
 
 def _median(values: Sequence[float] | np.ndarray) -> float | None:
