@@ -22,11 +22,13 @@ import dwarf_ros
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What is imported under another name than it is installed by.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "jinja2": "Jinja2", "yaml": "PyYAML"}
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
+    "jinja2": "python3-jinja2",
     "numpy": "python3-numpy",
     "rich": "python3-rich",
+    "rosbags": "python3-rosbags-pip",
     "yaml": "python3-yaml",
 }
 
@@ -97,7 +99,8 @@ def test_every_import_is_declared(manifest, metadata):
     ros = declared_in(manifest, "depend", "exec_depend")
     extras = metadata["options.extras_require"]
     pip = requirement_names(metadata["options"]["install_requires"])
-    pip |= {name.removesuffix("-cpu") for name in requirement_names(extras["cpu"])}
+    for extra in ("cpu", "ray"):
+        pip |= {name.removesuffix("-cpu") for name in requirement_names(extras[extra])}
     undeclared = {
         name
         for name in third_party_imports("dwarf_ros", "launch")
