@@ -27,6 +27,7 @@ from dwarf_ros.evaluation.kitti import (
     fill_disparity,
     fill_flow,
     flow_error_image,
+    read_maps,
     scene_flow_error_image,
 )
 from dwarf_ros.types import InputError
@@ -365,6 +366,130 @@ def test_folders_without_anything_to_score_are_refused(folders, tmp_path):
             evaluate_folder(results, truth)
     with pytest.raises(InputError, match="processes: 0, expected at least 1"):
         evaluate(folders, processes=0)
+
+
+# --- how large errors are ----------------------------------------------------------------------------------------------
+
+CALIBRATION = "P_rect_02: 100 0 10 0 0 100 6 0 0 0 1 0\nP_rect_03: 100 0 10 -50 0 100 6 0 0 0 1 0\n"
+
+
+@pytest.fixture
+def calibrated(folders):
+    """Two images as seen by a camera of 100 px focal length and 0.5 m baseline, ground truth and estimates with gaps."""
+    rng = np.random.default_rng(1)
+    (folders / "gt" / "calib_cam_to_cam").mkdir()
+    for name in NAMES:
+        file = folders / "gt" / "calib_cam_to_cam" / f"{name[:6]}.txt"
+        file.write_text(CALIBRATION)
+        for folder in ("disp_occ_0", "disp_occ_1", "flow_occ"):
+            with_gaps(folders / "gt" / folder / name, rng, 0.2)
+        for folder in ("disp_0", "disp_1", "flow"):
+            with_gaps(folders / "res" / folder / name, rng, 0.3, noise=4)
+    return folders
+
+
+def with_gaps(file, rng, share, noise=0.0):
+    if "flow" in file.parent.name:
+        flow = read_flow_png(file)
+        flow += rng.normal(0, noise, flow.shape).astype(np.float32)
+        flow[rng.random(flow.shape[:2]) < share] = NAN
+        write_flow_png(file, flow)
+    else:
+        disparity = read_disparity_png(file)
+        disparity += rng.normal(0, noise, disparity.shape).astype(np.float32)
+        disparity[rng.random(disparity.shape) < share] = NAN
+        write_disparity_png(file, disparity)
+
+
+def test_end_point_errors_are_of_the_filled_estimate(calibrated):
+    evaluation = evaluate(calibrated)
+    total, count = 0.0, 0
+    for name in NAMES:
+        true = read_flow_png(calibrated / "gt" / "flow_occ" / name)
+        estimate = fill_flow(read_flow_png(calibrated / "res" / "flow" / name))
+        error = np.hypot(*np.moveaxis(estimate - true, 2, 0))
+        known = ~np.isnan(true[..., 0])
+        errors = evaluation.errors[name].pixels["Fl"]["occ"]
+        assert errors.pixels == known.sum()
+        assert errors.mean == pytest.approx(error[known].mean(), rel=1e-5)
+        assert errors.over_3 == (error[known] > 3).sum()
+        assert errors.outliers == evaluation.images[name]["Fl"]["occ"].all.outliers
+        total, count = total + error[known].sum(), count + known.sum()
+    assert evaluation.pooled_errors.pixels["Fl"]["occ"].mean == pytest.approx(
+        total / count, rel=1e-5
+    )
+
+
+def test_3d_motion_point_by_point(calibrated):
+    def motion(folder, kinds, name, row, column):
+        first, second = (
+            read_disparity_png(calibrated / folder / kind / name)[row, column] for kind in kinds[:2]
+        )
+        u, v = read_flow_png(calibrated / folder / kinds[2] / name)[row, column]
+        points = []
+        for disparity, x, y in ((first, column, row), (second, column + u, row + v)):
+            depth = 50 / disparity
+            points.append(np.array([(x - 10) / 100 * depth, (y - 6) / 100 * depth, depth]))
+        return points[1] - points[0], points[0][2]
+
+    evaluation = evaluate(calibrated)
+    for name in NAMES:
+        errors, depths = [], []
+        for row in range(12):
+            for column in range(20):
+                place = (name, row, column)
+                estimate, _ = motion("res", ("disp_0", "disp_1", "flow"), *place)
+                true, depth = motion("gt", ("disp_occ_0", "disp_occ_1", "flow_occ"), *place)
+                error = np.linalg.norm(estimate - true)
+                if not np.isnan(error):
+                    errors.append(error)
+                    depths.append(depth)
+        scored = evaluation.errors[name]
+        assert scored.motion["occ"].points == len(errors) > 20
+        assert scored.motion["occ"].mean == pytest.approx(np.mean(errors), rel=1e-4)
+        near = [error for error, depth in zip(errors, depths, strict=True) if depth < 5]
+        by_distance = scored.bands["3D", "distance"]
+        assert by_distance.pixels[0] == len(near)
+        assert by_distance.means[0] == pytest.approx(np.mean(near), rel=1e-4)
+        assert sum(by_distance.pixels) == sum(scored.bands["3D", "motion"].pixels) == len(errors)
+
+
+def test_errors_by_distance_where_there_is_a_calibration_else_by_disparity(calibrated):
+    errors = evaluate(calibrated).pooled_errors
+    measures = ("D1", "D2", "Fl")
+    known = {(measure, q) for measure in measures for q in ("distance", "flow")}
+    assert set(errors.bands) == known | {("3D", "distance"), ("3D", "motion")}
+    nearest = errors.bands["D1", "distance"]
+    true = np.stack([read_disparity_png(calibrated / "gt" / "disp_occ_0" / n) for n in NAMES])
+    assert nearest.pixels[0] == (50 / true < 5).sum()  # 100 px * 0.5 m / disparity
+    assert sum(nearest.pixels) == (~np.isnan(true)).sum()
+    (calibrated / "gt" / "calib_cam_to_cam" / "000001.txt").unlink()
+    errors = evaluate(calibrated).pooled_errors
+    assert set(errors.bands) == {(m, q) for m in measures for q in ("disparity", "flow")}
+    assert errors.motion == {}
+    assert sum(errors.bands["D1", "disparity"].pixels) == (~np.isnan(true)).sum()
+
+
+def test_a_calibration_that_is_none_is_named(calibrated):
+    file = calibrated / "gt" / "calib_cam_to_cam" / "000001.txt"
+    file.write_text("P_rect_02: 1 2 3\n")
+    with pytest.raises(InputError) as caught:
+        evaluate(calibrated)
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_maps_of_one_image_are_those_that_are_scored(calibrated):
+    shutil.rmtree(calibrated / "gt" / "flow_noc")
+    shutil.rmtree(calibrated / "res" / "disp_1")
+    estimate, noc, occ = read_maps(calibrated / "res", calibrated / "gt", NAMES[0])
+    assert (estimate.disparity_next, noc.disparity_next, occ.disparity_next) == (None, None, None)
+    for values, file in (
+        (estimate.disparity, "res/disp_0"),
+        (noc.disparity, "gt/disp_noc_0"),
+        (occ.disparity, "gt/disp_occ_0"),
+    ):
+        np.testing.assert_array_equal(values, read_disparity_png(calibrated / file / NAMES[0]))
+    np.testing.assert_array_equal(noc.flow, occ.flow)
 
 
 # --- error images ------------------------------------------------------------------------------------------------------

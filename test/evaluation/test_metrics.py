@@ -1,5 +1,6 @@
 import math
 from dataclasses import astuple
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from dwarf_ros.evaluation.metrics import (
     disparity_errors,
     disparity_outliers,
     end_point_error,
+    errors_by_band,
     flow_errors,
     flow_outliers,
     motion_errors,
+    motion_outliers,
 )
 from dwarf_ros.types import InputError
 
@@ -173,3 +176,49 @@ def test_the_truth_itself_has_no_error(truth):
 def test_different_shapes_are_refused(function):
     with pytest.raises(InputError, match=r"shape \(2, 3\) but the ground truth \(3, 2\)"):
         function(np.zeros((2, 3), np.float32), np.zeros((3, 2), np.float32))
+
+
+# --- bands -------------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(
+    pixels=st.lists(
+        st.tuples(
+            st.sampled_from([0.5, 2.0, 4.0, float("nan")]),
+            st.booleans(),
+            st.sampled_from([-1.0, 0.0, 4.9, 5.0, 9.0, 1e9, float("nan")]),
+        )
+    ),
+    split=st.integers(0, 10),
+)
+def test_errors_by_band_pixel_by_pixel_and_added_up(pixels, split):
+    edges = (0.0, 5.0, 10.0, math.inf)
+
+    def bands(some):
+        error = np.array([p[0] for p in some], np.float32)
+        quantity = np.array([p[2] for p in some], np.float32)
+        return errors_by_band(error, np.array([p[1] for p in some], bool), quantity, edges)
+
+    result = bands(pixels)
+    for band, (low, high) in enumerate(pairwise(edges)):
+        inside = [p for p in pixels if low <= p[2] < high and not math.isnan(p[0])]
+        assert result.pixels[band] == len(inside)
+        assert result.total[band] == pytest.approx(sum(p[0] for p in inside))
+        assert result.outliers[band] == sum(p[1] for p in inside)
+        if inside:
+            assert result.means[band] == pytest.approx(result.total[band] / len(inside))
+            rate = 100 * result.outliers[band] / len(inside)
+            assert result.outlier_rates[band] == pytest.approx(rate)
+        else:
+            assert math.isnan(result.means[band])
+            assert math.isnan(result.outlier_rates[band])
+    assert bands(pixels[:split]) + bands(pixels[split:]) == result
+
+
+def test_outliers_of_3d_motion_are_off_by_30_cm_or_10_per_cent():
+    true = np.array([[10, 0, 0], [10, 0, 0], [1, 0, 0], [1, 0, 0], [np.nan, 0, 0]], np.float32)
+    off = np.array([0.29, 0.31, 0.09, 0.11, 0], np.float32)
+    estimate = true + np.stack([off, off * 0, off * 0], axis=1)
+    assert motion_outliers(estimate, true).tolist() == [False, True, False, True, False]
+    assert motion_errors(estimate, true).outliers == 2
