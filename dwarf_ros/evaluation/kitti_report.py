@@ -258,16 +258,20 @@ def _tables(evaluation: Evaluation, method: str) -> list[Table]:
     pooled, errors = evaluation.pooled, evaluation.pooled_errors
     outliers: list[list[Value]] = []
     sizes: list[list[Value]] = []
+    rates = [c.to_dict() for regions in pooled.values() for c in regions.values()]
+    # Without a map of objects there is neither background nor foreground.
+    shown = [column for column in _COLUMNS if any(row[column] is not None for row in rates)]
     for measure, regions in pooled.items():
         for region, counts in regions.items():
-            outliers.append([measure, region, *counts.to_dict().values()])
+            row = counts.to_dict()
+            outliers.append([measure, region, *(row[column] for column in shown)])
     for measure, by_region in errors.pixels.items():
         for region, pixels in by_region.items():
             sizes.append([measure, region, *_sizes(pixels), pixels.pixels])
     tables = [
         Table(
             "Outliers",
-            ["measure", "pixels", *(f"{column} [%]" for column in _COLUMNS)],
+            ["measure", "pixels", *(f"{column} [%]" for column in shown)],
             outliers,
             "Pooled over all pixels of all images.",
             emphasised=[place for place, row in enumerate(outliers) if row[0] == "SF"],

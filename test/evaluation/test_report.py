@@ -1,8 +1,5 @@
-import json
 import math
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -69,67 +66,8 @@ def page(tmp_path):
     return file
 
 
-PROBE = """
-<script>
-addEventListener("load", async () => {
-  const seen = {errors: window.seenErrors, sorted: {}};
-  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
-  seen.images = [...document.images].map(image => [image.naturalWidth, image.alt !== ""]);
-  seen.requests = performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:"));
-  const names = table => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
-  for (const [id, errors] of [["#frames table", 2], ["main > section table", 1]]) {
-    const table = document.querySelector(id);
-    const orders = [["", names(table), ""]];
-    for (const column of [errors, errors, 0, 0]) {
-      const head = table.tHead.rows[0].cells[column];
-      head.querySelector("button").click();
-      orders.push([head.textContent, names(table), head.getAttribute("aria-sort")]);
-    }
-    seen.sorted[id] = orders;
-  }
-  seen.wider = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  seen.ids = [...document.querySelectorAll("[id]")].map(e => e.id);
-  seen.links = [...document.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href").slice(1));
-  seen.names = [...document.querySelectorAll("svg.plot")].map(svg => document.getElementById(svg.getAttribute("aria-labelledby")).textContent);
-  document.body.replaceChildren();
-  document.body.textContent = "SEEN" + JSON.stringify(seen).replaceAll("<", "\\\\u003c") + "SEEN";
-});
-</script>
-</body>
-"""
-LISTENER = """<head>
-<script>
-window.seenErrors = [];
-addEventListener("error", event => seenErrors.push(String(event.message)), true);
-addEventListener("securitypolicyviolation", event => seenErrors.push("blocked " + event.blockedURI));
-for (const kind of ["error", "warn"]) console[kind] = (...what) => seenErrors.push(what.join(" "));
-</script>
-"""
-
-
-def open_in_chromium(page, tmp_path, width=1400, addition=""):
-    """What a browser finds in the page, after clicks on its tables' heads."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on this machine to open the page with")
-    source = page.read_text(encoding="utf-8")
-    probed = tmp_path / f"probed_{width}.html"
-    source = source.replace("<head>\n", LISTENER, 1).replace("</body>\n", addition + PROBE, 1)
-    probed.write_text(source, encoding="utf-8")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
-    command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    command += ["--disable-sync", f"--user-data-dir={tmp_path / f'profile_{width}'}"]
-    command += [f"--window-size={width},900", "--virtual-time-budget=10000"]
-    command += ["--dump-dom", probed.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    found = re.search("<body>SEEN(.*)SEEN</body>", done.stdout, re.DOTALL)
-    assert found, f"{done.returncode}: {done.stdout[-500:]} {done.stderr[-500:]}"
-    text = found.group(1).replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")
-    return json.loads(text)
-
-
-def test_the_page_in_a_browser(page, tmp_path):
-    seen = open_in_chromium(page, tmp_path)
+def test_the_page_in_a_browser(page, in_chromium):
+    seen = in_chromium(page)
     assert seen["errors"] == []
     assert seen["requests"] == []
     assert seen["images"] == [[40, True], [1248, True]] * 3
@@ -159,14 +97,14 @@ def test_the_page_in_a_browser(page, tmp_path):
     assert seen["names"][0].startswith("Line: error [px] against time [s]")
 
 
-def test_the_page_fits_a_narrow_window(page, tmp_path):
-    assert open_in_chromium(page, tmp_path, width=500)["wider"] == 0
+def test_the_page_fits_a_narrow_window(page, in_chromium):
+    assert in_chromium(page, width=500)["wider"] == 0
 
 
-def test_the_page_may_not_load_anything(page, tmp_path):
+def test_the_page_may_not_load_anything(page, in_chromium):
     images = ["https://example.org/a.png", "https://example.org/b.png"]
     outside = f'<img src="{images[0]}" alt="x"><i style="background: url({images[1]})">x</i>'
-    errors = open_in_chromium(page, tmp_path, addition=outside)["errors"]
+    errors = in_chromium(page, addition=outside)["errors"]
     assert {f"blocked {image}" for image in images} <= set(errors)
 
 
