@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import re
+import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dwarf_ros.types import InputError
@@ -24,6 +28,8 @@ _TRIES_AFTER_DEATH = 3
 
 # Images and maps stay in files; what travels is small.
 _OBJECT_STORE_BYTES = 128 << 20
+
+_LONGEST_REASON = 300
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -75,9 +81,8 @@ def _map_by_ray(
         resources = ray.cluster_resources()
         processes = max(1, int(resources.get("CPU", 1)))
         gpus = resources.get("GPU", 0) if use_gpu else 0
-        if _LOCAL.fullmatch(workers):
-            gpus /= processes
-        task = ray.remote(num_cpus=1, num_gpus=min(1, gpus), max_retries=_TRIES_AFTER_DEATH)(_apply)
+        share = 1 / math.ceil(processes / gpus if _LOCAL.fullmatch(workers) else 1) if gpus else 0
+        task = ray.remote(num_cpus=1, num_gpus=share, max_retries=_TRIES_AFTER_DEATH)(_apply)
         shared = ray.put(function)
         under_way: deque[Any] = deque()
         remaining = iter(items)
@@ -105,19 +110,19 @@ def _result(ray: Any, reference: Any) -> Any:
         # Ray's own message is the worker's traceback; what is caught for its message must be what was raised.
         raise getattr(error, "cause", None) or error from error
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"workers: an item was given up after {_TRIES_AFTER_DEATH + 1} tries: {type(error).__name__}: {reason}"
+            f"workers: an item was given up after {_TRIES_AFTER_DEATH + 1} tries: {_line(error)}"
         ) from error
 
 
 @contextmanager
 def _joined(workers: str) -> Iterator[Any]:
     """The ray module, connected; disconnected at the end if it was not before, with what was started for it."""
-    # Read when ray is imported or started. A Ray of this machine alone still listens to the network, hence the token.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = _LOCAL.fullmatch(workers)
-    if local:
+    # A Ray of this machine alone still listens to the network. A client has to be told to show the token that it has.
+    # Ray reads this when it is imported, and later would take half of it.
+    if "ray" not in sys.modules and (local or _has_token()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
@@ -139,11 +144,23 @@ def _joined(workers: str) -> Iterator[Any]:
                 logging_level=logging.ERROR,
             )
         else:
-            ray.init(workers, log_to_driver=False, logging_level=logging.ERROR)
+            with warnings.catch_warnings():
+                # That there is nobody is said by the error as well.
+                warnings.simplefilter("ignore")
+                ray.init(workers, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"workers: {workers}: Ray cannot be joined: {reason}") from error
+        raise InputError(f"workers: {workers}: Ray cannot be joined: {_line(error)}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _has_token() -> bool:
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}"
