@@ -40,24 +40,23 @@ from dwarf_ros.visualization import scene_flow_panel
 _PICTURED = 8
 _PICTURE_WIDTH = 1100
 
-# What the page lists for each pair; frames.csv has everything.
-_LISTED = (
-    "valid_percent",
-    "rigid_scene_flow_median_px",
-    "rigid_scene_flow_within_3px_percent",
-    "fitted_scene_flow_median_px",
-    "fitted_scene_flow_within_3px_percent",
-    "photometric_left_next",
-    "photometric_right",
-    "photometric_right_next",
-    "left_right_median_px",
-    "forward_backward_median_px",
-    *(f"{name}_occ_percent" for name in KITTI_MEASURES),
-    "disparity_epe_px",
-    "flow_epe_px",
-    "motion_epe_m",
-    "live_difference_px",
-)
+# What the page lists for each pair, and the columns' heads; frames.csv has everything.
+_LISTED = {
+    "valid_percent": "valid [%]",
+    "rigid_scene_flow_median_px": "rigid, poses [px]",
+    "rigid_scene_flow_within_3px_percent": "within 3 px [%]",
+    "fitted_scene_flow_median_px": "rigid, own motion [px]",
+    "photometric_left_next": "photometric, next left",
+    "photometric_right": "right",
+    "photometric_right_next": "next right",
+    "left_right_median_px": "left-right [px]",
+    "forward_backward_median_px": "forward-backward [px]",
+    **{f"{name}_occ_percent": f"{name} [%]" for name in KITTI_MEASURES},
+    "disparity_epe_px": "disparity EPE [px]",
+    "flow_epe_px": "flow EPE [px]",
+    "motion_epe_m": "3D EPE [m]",
+    "live_difference_px": "live - offline [px]",
+}
 
 
 def evaluate_bag(
@@ -221,7 +220,7 @@ def make_report(
     columns = [
         "time [s]",
         *(["latency [ms]"] if live else []),
-        *(f"{m.label} [{m.unit}]" for m in listed),
+        *(_LISTED[m.key] for m in listed),
     ]
     start = evaluation.pairs[0].stamp if evaluation.pairs else 0
     times = [(pair.stamp - start) * 1e-9 for pair in evaluation.pairs]
@@ -254,7 +253,7 @@ def make_report(
         charts=charts,
         frame_columns=columns,
         frames=frames,
-        sort_column=columns.index(f"{error.label} [{error.unit}]"),
+        sort_column=columns.index(_LISTED[error.key]),
         frame_noun="pair",
         max_pictured=_PICTURED,
     )  # fmt: skip
