@@ -29,6 +29,7 @@ from dwarf_ros.evaluation.kitti import (
     scene_flow_error_image,
 )
 from dwarf_ros.evaluation.metrics import BandErrors, PixelErrors
+from dwarf_ros.evaluation.prediction import RECORD
 from dwarf_ros.evaluation.published import PUBLISHED
 from dwarf_ros.evaluation.report import (
     Chart,
@@ -86,7 +87,7 @@ def evaluate(
         html: file for the page of `kitti_report`.
         workers: as for `kitti.evaluate_folder`.
         progress: the same.
-        method: what made the results, for the page; "": the folder's name.
+        method: what made the results, for the page; "": what `dwarf predict` recorded there, else the folder's name.
         date: for the page; None: today.
 
     Raises:
@@ -110,7 +111,7 @@ def evaluate(
             evaluation,
             results,
             ground_truth,
-            method or Path(results).resolve().name,
+            method or _recorded_method(results) or Path(results).resolve().name,
             date or datetime.date.today(),
         )
         write_report(html, report)
@@ -212,6 +213,17 @@ def kitti_report(
         ),
         colour_scales=[_error_scale()],
     )
+
+
+def _recorded_method(results: Path) -> str:
+    """Estimator and engine of results that `dwarf predict` made; "" for others."""
+    try:
+        record = json_format.loads((results / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    if not isinstance(record, dict) or "estimator" not in record:
+        return ""
+    return f"{record['estimator']} on {record.get('engine')}"
 
 
 def _figures(evaluation: Evaluation) -> list[Figure]:

@@ -184,6 +184,21 @@ def test_real_ground_truth_in_metres(real_data, tmp_path):
     assert "D2 was skipped" in page
 
 
+@pytest.mark.parametrize(
+    ("record", "method"),
+    [
+        ('{"estimator": "dwarf", "engine": "openvino"}', "dwarf on openvino"),
+        ("[]", "res"),
+        ("not json", "res"),
+    ],
+)
+def test_the_page_names_the_recorded_estimator(folders, record, method):
+    (folders / "res" / "prediction.json").write_text(record)
+    evaluate(folders / "res", folders / "gt", html=folders / "page.html")
+    title = f"<h1>KITTI evaluation of {method}</h1>"
+    assert title in (folders / "page.html").read_text()
+
+
 def too_small(file):
     read, write = (
         (read_flow_png, write_flow_png)
