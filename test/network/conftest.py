@@ -59,9 +59,12 @@ def golden_model(golden_weights):
 
 @pytest.fixture(scope="session")
 def lite_model():
-    """A fresh dwarf_lite."""
+    """A fresh dwarf_lite, the same each time."""
+    import keras
+
     from dwarf_ros.network import build
 
+    keras.utils.set_random_seed(0)
     return build("dwarf_lite")
 
 

@@ -78,6 +78,8 @@ def test_weights_beyond_float16_are_not_stored_as_such(lite_file, tmp_path):
 
 def test_another_preset_is_refused(lite_file, tmp_path):
     assert "weights are of preset dwarf_lite, expected dwarf" in refusal(lite_file, preset="dwarf")
+    with pytest.raises(InputError, match="weights are of preset dwarf_lite, expected dwarf"):
+        read_header(lite_file, preset="dwarf")
     unknown = rewritten(lite_file, tmp_path / "unknown", preset="dwarf_huge")
     assert "preset 'dwarf_huge', expected one of dwarf, dwarf_lite" in refusal(unknown)
 
