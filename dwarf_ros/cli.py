@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     play = _command(commands, "play", _play, "publish a stereo sequence as ROS 2 topics")
-    play.add_argument("source", type=Path, metavar="SOURCE", help="folder with stereo images")
+    play.add_argument(
+        "source", type=Path, metavar="SOURCE", help="folder with stereo images, or bag"
+    )
     play.add_argument(
         "--rate",
         type=float,
@@ -94,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument(
         "--log", type=Path, metavar="FILE", help="append a JSON line for each frame published"
     )
+    _add_topic_options(play)
 
     demo = _command(
         commands, "demo", _demo, "play a drive into the live node and show what it publishes"
@@ -110,6 +113,68 @@ def _parser() -> argparse.ArgumentParser:
         "--rate", type=float, default=2.0, metavar="HZ", help="frames a second (default: 2)"
     )
     _add_estimator_options(demo)
+
+    predict = _command(
+        commands, "predict", _predict, "a data set's scene flow, in a folder as submitted to KITTI"
+    )
+    predict.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="such as kitti2015; an unknown one is answered with the list",
+    )
+    predict.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set")
+    predict.add_argument(
+        "--split", metavar="NAME", help="training, testing or one of the published splits"
+    )
+    predict.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to fill; one that is begun is gone on with",
+    )
+    predict.add_argument(
+        "--submission",
+        type=Path,
+        metavar="ZIP",
+        help="check the folder against the benchmark's rules and pack it",
+    )
+    _add_estimator_options(predict)
+    _add_workers_option(predict)
+
+    evaluate = _command(
+        commands, "evaluate", _evaluate, "score a folder of results as KITTI's development kit does"
+    )
+    evaluate.add_argument(
+        "results", type=Path, metavar="RESULTS", help="folder with disp_0, disp_1, flow"
+    )
+    evaluate.add_argument(
+        "ground_truth", type=Path, metavar="GROUND_TRUTH", help="training folder of KITTI 2015/2012"
+    )
+    for format_, what in (
+        ("json", "outliers in per cent"),
+        ("csv", "figures of every image"),
+        ("html", "report with pictures"),
+    ):
+        evaluate.add_argument(f"--{format_}", type=Path, metavar="FILE", help=f"write the {what}")
+    _add_workers_option(evaluate)
+
+    bag = commands.add_parser("bag", help="rosbag2 recordings, without ROS")
+    bag_commands = bag.add_subparsers(dest="bag_command", required=True, metavar="COMMAND")
+    create = _command(
+        bag_commands, "create", _bag_create, "a recording from a folder of stereo images"
+    )
+    create.add_argument("source", type=Path, metavar="SOURCE", help="folder with stereo images")
+    create.add_argument("out", type=Path, metavar="OUT", help="recording to write")
+    create.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    create.add_argument(
+        "--namespace", default="", metavar="NS", help="of the topics (default: none)"
+    )
+    info = _command(
+        bag_commands, "info", _bag_info, "what a recording holds, and whether the node can use it"
+    )
+    info.add_argument("bag", type=Path, metavar="BAG", help="folder, .mcap or .db3 file")
+    _add_topic_options(info)
     return parser
 
 
@@ -122,6 +187,35 @@ def _command(
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_topic_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--namespace", metavar="NS", help="of the stereo camera in a bag that has several"
+    )
+    parser.add_argument(
+        "--remap",
+        action="append",
+        default=[],
+        metavar="NAME:=TOPIC",
+        help="topic of a bag to take for left/image_rect or one of the other three",
+    )
+
+
+def _remap(options: argparse.Namespace) -> dict[str, str]:
+    pairs = [rule.partition(":=") for rule in options.remap]
+    for (name, sign, topic), rule in zip(pairs, options.remap, strict=True):
+        if not (name and sign and topic):
+            raise InputError(f"--remap: {rule!r}, expected NAME:=TOPIC")
+    return {name: topic for name, _, topic in pairs}
+
+
+def _add_workers_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        help="fan out by Ray over N processes or a cluster, ray://host:port (default: here)",
+    )
 
 
 def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
@@ -222,6 +316,8 @@ def _play(options: argparse.Namespace) -> int:
         loop=options.loop,
         clock=options.clock,
         log=options.log,
+        namespace=options.namespace,
+        remap=_remap(options),
         ros_arguments=options.ros_arguments,
     )
 
@@ -240,6 +336,71 @@ def _demo(options: argparse.Namespace) -> int:
         weights=options.weights,
         engine=options.engine,
     )
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from dwarf_ros.datasets.splits import open_dataset
+    from dwarf_ros.evaluation.prediction import predict
+    from dwarf_ros.evaluation.submission import write_submission
+    from dwarf_ros.progress import show_progress
+
+    dataset = open_dataset(options.dataset, options.root, options.split)
+    with show_progress("predicting") as report:
+        summary = predict(
+            dataset,
+            options.out,
+            estimator=options.estimator,
+            weights=options.weights,
+            engine=options.engine,
+            workers=options.workers,
+            progress=report,
+        )
+    print(
+        f"{options.out}: {summary.samples} samples by {summary.estimator} on {summary.engine}, "
+        f"{summary.predicted} of them now, in {summary.seconds:.1f} s"
+    )
+    if options.submission is not None:
+        with show_progress("checking the submission") as report:
+            files = write_submission(options.out, options.submission, progress=report)
+        print(f"{options.submission}: {files} files")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from dwarf_ros.evaluation.kitti_report import evaluate, print_table
+    from dwarf_ros.progress import show_progress
+
+    with show_progress("scoring") as report:
+        evaluation = evaluate(
+            options.results,
+            options.ground_truth,
+            json=options.json,
+            csv=options.csv,
+            html=options.html,
+            workers=options.workers,
+            progress=report,
+        )
+    print_table(evaluation)
+    return 0
+
+
+def _bag_create(options: argparse.Namespace) -> int:
+    from dwarf_ros.bags import create_bag
+    from dwarf_ros.datasets.sequences import open_sequence
+    from dwarf_ros.progress import show_progress
+
+    sequence = open_sequence(options.source)
+    with show_progress("writing") as report:
+        create_bag(sequence, options.out, options.storage, options.namespace, report)
+    print(f"{options.out}: {len(sequence)} stereo frames in {options.storage}")
+    return 0
+
+
+def _bag_info(options: argparse.Namespace) -> int:
+    from dwarf_ros.bags import bag_info, print_bag_info
+
+    print_bag_info(bag_info(options.bag, options.namespace, _remap(options)))
+    return 0
 
 
 if __name__ == "__main__":

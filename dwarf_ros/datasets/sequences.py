@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -115,7 +115,9 @@ class StereoSequence:
         return left, right, self.calibrations[self.scenes[index]].camera(width, height)
 
 
-def open_sequence(source: Path) -> StereoSequence | BagSequence:
+def open_sequence(
+    source: Path, namespace: str | None = None, remap: Mapping[str, str] | None = None
+) -> StereoSequence | BagSequence:
     """Open a folder of stereo images with their calibration, or a rosbag2 recording of them (`open_bag`).
 
     Recognised, the colour pair where there is a grey one too:
@@ -130,13 +132,20 @@ def open_sequence(source: Path) -> StereoSequence | BagSequence:
     - two plain folders ``left/ right/`` (or ``image_left/ image_right/``, ``image_l/ image_r/``) with ``calib.txt`` or
       ``left.yaml`` and ``right.yaml``, and ``times.txt`` and ``poses.txt`` where there are any.
 
+    Args:
+        source: the folder or recording.
+        namespace: of the camera in a recording of several, as for `open_bag`.
+        remap: topics of other names in a recording, as for `open_bag`.
+
     Raises:
         InputError: no such folder or layout, no images, an image without its partner, no calibration or one that cannot be
             used, or times or poses that do not fit the images.
     """
     source = Path(source)
     if is_bag(source):
-        return open_bag(source)
+        return open_bag(source, namespace, remap)
+    if namespace is not None or remap:
+        raise InputError(f"{source}: not a bag, expected one to choose topics from")
     try:
         return _open(source)
     except OSError as error:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,8 @@ def play(
     clock: bool = False,
     log: Path | None = None,
     wait_s: float = 5.0,
+    namespace: str | None = None,
+    remap: Mapping[str, str] | None = None,
     ros_arguments: Sequence[str] = (),
 ) -> int:
     """Publish a stereo sequence on left/ and right/ image_rect and camera_info, until its end or SIGINT.
@@ -77,6 +79,8 @@ def play(
         clock: publish /clock, which runs along with the stamps.
         log: file to which a JSON line {"index", "stamp_ns", "wall_ns"} is appended for each frame published: its number in
             the sequence, its header stamp and the wall time just before it was handed to the middleware, ns.
+        namespace: of the camera in a recording of several.
+        remap: topics of other names in a recording, as for `open_bag`.
         wait_s: longest wait for a subscriber to both image topics before the first frame, s.
         ros_arguments: namespace, remappings and other arguments of ROS, from --ros-args on.
 
@@ -90,7 +94,7 @@ def play(
         raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
     if not (math.isfinite(wait_s) and wait_s >= 0):
         raise InputError(f"--wait: {wait_s:g} s, expected >= 0 s")
-    sequence = open_sequence(source)
+    sequence = open_sequence(source, namespace, remap)
     prepare_environment()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
