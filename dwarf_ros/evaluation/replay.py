@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -417,8 +417,11 @@ def evaluate_recording(
         InputError: source, estimator, ground truth or workers cannot be used.
     """
     check_workers(workers)
-    recording = open_recording(source)
-    truth = None if ground_truth is None else open_truth(ground_truth, recording)
+    # On a cluster the workers have another working directory.
+    recording = open_recording(source.resolve())
+    truth = None if ground_truth is None else open_truth(ground_truth.resolve(), recording)
+    if choice.weights is not None:
+        choice = replace(choice, weights=choice.weights.resolve())
     # Here, so that what cannot be loaded is told at once, and not by a worker.
     estimator = _estimator(choice)
     chosen = consecutive_pairs(recording) if pairs is None else list(pairs)

@@ -145,7 +145,7 @@ def evaluate_run(
         ground_truth,
         workers,
         [answer.pair for answer in answers],
-        RecordedAnswers({answer.pair[0]: answer.file for answer in answers}),
+        RecordedAnswers({answer.pair[0]: answer.file.resolve() for answer in answers}),
     )
     latencies = [(answer.received - answer.published) / 1e6 for answer in answers]
     values = node_values(run)
