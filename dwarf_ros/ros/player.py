@@ -9,11 +9,10 @@ import logging
 import math
 import signal
 import statistics
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,12 @@ from rclpy.duration import Duration
 from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from dwarf_ros.bags import BagSequence
 from dwarf_ros.datasets.sequences import StereoSequence, open_sequence
+from dwarf_ros.progress import Progress, show_progress
 from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.ros.messages import camera_info_messages, image_message, stamp_from_ns
 from dwarf_ros.types import InputError, StereoCamera, as_rgb8
@@ -51,7 +49,6 @@ _SETTLING_TIME = 0.2
 _CAMERA_INFO_WAIT = 0.5
 # Readers acknowledge only when Fast DDS's heartbeat asks, every 3 s; on one machine images arrive long before.
 _DELIVERY_WAIT = 1.0
-_PROGRESS_PERIOD = 5.0
 
 _Images = tuple[np.ndarray, np.ndarray, StereoCamera]
 
@@ -103,7 +100,7 @@ def play(
         topics = _Topics(stack.enter_context(_node(ros_arguments)), clock)
         topics.wait_for_subscribers(wait_s, stop)
         player = _Player(sequence, frames, topics, rate_hz, log_file, stop)
-        with _progress(len(sequence)) as progress:
+        with show_progress("playing") as progress:
             player.run(progress)
         if not stop.is_set():
             topics.wait_for_delivery(stop)
@@ -306,7 +303,7 @@ class _Player:
         self._late = 0
         self._first = self._last = 0.0
 
-    def run(self, progress: Callable[[int], None]) -> None:
+    def run(self, progress: Progress) -> None:
         """Play until the frames end or the stop is set."""
         offset = time.time_ns() - self._sequence.stamps[0]
         due = time.monotonic()
@@ -318,7 +315,7 @@ class _Player:
             if self._stop.is_set():
                 return
             self._publish(index, stamp, messages)
-            progress(index)
+            progress(index + 1, len(self._sequence))
             gap = self._gaps[index]
             due += gap.seconds
             # Too slow by a whole frame: go on from here, for a burst of frames helps nobody.
@@ -356,27 +353,6 @@ class _Player:
         rate = f", {(self._count - 1) / seconds:.2f} Hz" if self._count > 1 and seconds > 0 else ""
         late = f"; fell a whole frame behind {self._late} times" if self._late else ""
         print(f"played {self._count} frames in {seconds:.2f} s{rate}{late}", flush=True)
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """What to call with the number of each frame played: a bar on a terminal, else a line now and then."""
-    if sys.stderr.isatty():
-        columns = (TextColumn("playing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("playing", total=total)
-            yield lambda index: bar.update(task, completed=index + 1)
-        return
-    told, count = time.monotonic(), 0
-
-    def tell(index: int) -> None:
-        nonlocal told, count
-        count += 1
-        if time.monotonic() - told >= _PROGRESS_PERIOD:
-            told = time.monotonic()
-            _log.info("played %d frames, now at %d of %d", count, index + 1, total)
-
-    yield tell
 
 
 def _messages(images: _Images, stamp: int, frame_id: str) -> list[Any]:
