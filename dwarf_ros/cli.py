@@ -96,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument(
         "--log", type=Path, metavar="FILE", help="append a JSON line for each frame published"
     )
+    play.add_argument(
+        "--wait",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="longest wait for a subscriber before the first frame (default: 5)",
+    )
     _add_topic_options(play)
 
     demo = _command(
@@ -175,6 +182,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.add_argument("bag", type=Path, metavar="BAG", help="folder, .mcap or .db3 file")
     _add_topic_options(info)
+    judge = _command(
+        bag_commands,
+        "evaluate",
+        _bag_evaluate,
+        "run the estimator over every pair of a recording and report how consistent it is",
+    )
+    judge.add_argument(
+        "bag", type=Path, metavar="BAG", help="recording, or folder with stereo images"
+    )
+    judge.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    judge.add_argument(
+        "--ground-truth", type=Path, metavar="DIR", help="ground truth in KITTI's layout"
+    )
+    judge.add_argument(
+        "--live", action="store_true", help="play it into the live node and judge its answers"
+    )
+    judge.add_argument(
+        "--rate",
+        type=float,
+        default=2.0,
+        metavar="HZ",
+        help="frames a second with --live (default: 2)",
+    )
+    _add_estimator_options(judge)
+    _add_workers_option(judge)
     return parser
 
 
@@ -316,6 +348,7 @@ def _play(options: argparse.Namespace) -> int:
         loop=options.loop,
         clock=options.clock,
         log=options.log,
+        wait_s=options.wait,
         namespace=options.namespace,
         remap=_remap(options),
         ros_arguments=options.ros_arguments,
@@ -400,6 +433,35 @@ def _bag_info(options: argparse.Namespace) -> int:
     from dwarf_ros.bags import bag_info, print_bag_info
 
     print_bag_info(bag_info(options.bag, options.namespace, _remap(options)))
+    return 0
+
+
+def _bag_evaluate(options: argparse.Namespace) -> int:
+    from dwarf_ros.evaluation.replay_report import evaluate_bag, print_evaluation
+
+    arguments = {
+        "ground_truth": options.ground_truth,
+        "estimator": options.estimator,
+        "weights": options.weights,
+        "engine": options.engine,
+        "workers": options.workers,
+    }
+    if not options.live:
+        evaluation = evaluate_bag(options.bag, options.out, **arguments)
+    else:
+        from dwarf_ros.ros.distro import prepare_environment
+
+        prepare_environment()
+        from dwarf_ros.ros.processes import LiveError
+        from dwarf_ros.ros.replay import replay_bag
+
+        try:
+            evaluation = replay_bag(options.bag, options.out, options.rate, **arguments)
+        except LiveError as error:
+            print(f"dwarf: replay failed: {error}; logs are in {options.out}", file=sys.stderr)
+            return 1
+    print_evaluation(evaluation)
+    print(f"{options.out}: report.html, evaluation.json, frames.csv")
     return 0
 
 
