@@ -253,7 +253,7 @@ class LiveFigures:
         dropped: what the node counted as dropped, by cause.
         rate_in_hz: frames published a second; None under two.
         rate_out_hz: answers received a second; None under two.
-        latency_median_ms: from publication to reception, ms; None without answers.
+        latency_median_ms: from publication to reception, ms.
         latency_p95_ms: 95th percentile of the same.
     """
 
@@ -263,8 +263,8 @@ class LiveFigures:
     dropped: dict[str, int]
     rate_in_hz: float | None
     rate_out_hz: float | None
-    latency_median_ms: float | None
-    latency_p95_ms: float | None
+    latency_median_ms: float
+    latency_p95_ms: float
 
 
 @dataclass(frozen=True)

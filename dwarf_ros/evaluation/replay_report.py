@@ -31,6 +31,7 @@ from dwarf_ros.evaluation.report import (
     Report,
     Series,
     Table,
+    Value,
     write_report,
 )
 from dwarf_ros.types import InputError
@@ -168,27 +169,23 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for measure in _known_measures(evaluation):
         table.add_row(measure.label, f"{evaluation.summary[measure.key]:.3f}", measure.unit)
     for label, value, unit in _live_rows(evaluation.live):
-        table.add_row(label, value, unit)
+        shown = _shown(value) if value is None or isinstance(value, float) else str(value)
+        table.add_row(label, shown, unit)
     console.print(table)
 
 
-def _live_rows(live: LiveFigures | None) -> list[tuple[str, str, str]]:
+def _live_rows(live: LiveFigures | None) -> list[tuple[str, Value, str]]:
     if live is None:
         return []
-
-    def shown(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2f}"
-
-    dropped = ", ".join(f"{count} {cause}" for cause, count in live.dropped.items() if count)
     return [
-        ("frames played", str(live.played), ""),
-        ("pairs accepted by the node", str(live.accepted), ""),
-        ("answers", str(live.answered), ""),
-        ("dropped by the node", dropped or "0", ""),
-        ("rate in", shown(live.rate_in_hz), "Hz"),
-        ("rate out", shown(live.rate_out_hz), "Hz"),
-        ("latency, median", shown(live.latency_median_ms), "ms"),
-        ("latency, 95th percentile", shown(live.latency_p95_ms), "ms"),
+        ("frames played", live.played, ""),
+        ("pairs accepted by the node", live.accepted, ""),
+        ("answers", live.answered, ""),
+        *((f"dropped by the node: {cause}", count, "") for cause, count in live.dropped.items()),
+        ("rate in", live.rate_in_hz, "Hz"),
+        ("rate out", live.rate_out_hz, "Hz"),
+        ("latency, median", live.latency_median_ms, "ms"),
+        ("latency, 95th percentile", live.latency_p95_ms, "ms"),
     ]
 
 
@@ -242,7 +239,7 @@ def make_report(
         )
     ]
     if live:
-        tables.insert(0, Table("Live", ["", "value", "unit"], _live_rows(live)))
+        tables.insert(0, Table("Live", ["measure", "value", "unit"], _live_rows(live)))
     return Report(
         title=f"Replay of {Path(evaluation.source).name}",
         subtitle=f"{evaluation.source}: {len(evaluation.pairs)} pairs of {evaluation.frames} frames, by "
@@ -285,7 +282,7 @@ def _key_figures(evaluation: Evaluation) -> list[Figure]:
     if live:
         figures += [
             Figure("rate out", live.rate_out_hz, "Hz", f"at {_shown(live.rate_in_hz)} Hz in"),
-            Figure("latency, median", live.latency_median_ms, "ms", f"p95 {_shown(live.latency_p95_ms)} ms", 0),
+            Figure("latency, median", live.latency_median_ms, "ms", f"95th percentile {live.latency_p95_ms:.0f} ms", 0),
             Figure("dropped", sum(live.dropped.values()), note=f"of {live.accepted} pairs accepted"),
             Figure("live against offline", summary["live_difference_px"], "px", "largest difference", 4),
         ]  # fmt: skip

@@ -13,6 +13,7 @@ from dwarf_ros.bags import create_bag
 from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
 from dwarf_ros.datasets.sequences import open_sequence
 from dwarf_ros.evaluation.replay import EstimatorChoice, estimate_pair, evaluate_recording
+from dwarf_ros.evaluation.replay_report import print_evaluation
 from dwarf_ros.ros.processes import LiveError
 from dwarf_ros.ros.recorder import Recording, write_recording
 from dwarf_ros.ros.replay import compare_with_offline, evaluate_run, replay_bag
@@ -32,7 +33,7 @@ def bag(tmp_path_factory) -> Path:
     return folder / "bag"
 
 
-def test_live_answers_are_the_offline_ones(ros_environment, monkeypatch, bag, tmp_path):
+def test_live_answers_are_the_offline_ones(ros_environment, monkeypatch, bag, tmp_path, capsys):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     live = replay_bag(bag, tmp_path, 2.0, estimator="classical")
     with pytest.raises(ChildProcessError):
@@ -65,6 +66,8 @@ def test_live_answers_are_the_offline_ones(ros_environment, monkeypatch, bag, tm
     assert "latency_ms" in (tmp_path / "frames.csv").read_text().splitlines()[0]
     page = (tmp_path / "report.html").read_text()
     assert "latency, median" in page
+    print_evaluation(live)
+    assert "latency, 95th percentile" in capsys.readouterr().out
     assert page.count("data:image") >= len(answered)
 
 
