@@ -140,23 +140,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder to fill; one that is begun is gone on with",
     )
-    predict.add_argument(
-        "--submission",
-        type=Path,
-        metavar="ZIP",
-        help="check the folder against the benchmark's rules and pack it",
-    )
+    _add_submission_option(predict)
     _add_estimator_options(predict)
     _add_workers_option(predict)
 
     evaluate = _command(
-        commands, "evaluate", _evaluate, "score a folder of results as KITTI's development kit does"
+        commands,
+        "evaluate",
+        _evaluate,
+        "score a folder of results as KITTI's development kit does, or pack it for the benchmark",
     )
     evaluate.add_argument(
         "results", type=Path, metavar="RESULTS", help="folder with disp_0, disp_1, flow"
     )
     evaluate.add_argument(
-        "ground_truth", type=Path, metavar="GROUND_TRUTH", help="training folder of KITTI 2015/2012"
+        "ground_truth",
+        type=Path,
+        nargs="?",
+        metavar="GROUND_TRUTH",
+        help="training folder of KITTI 2015 or 2012; not needed for --submission alone",
     )
     for format_, what in (
         ("json", "outliers in per cent"),
@@ -164,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         ("html", "report with pictures"),
     ):
         evaluate.add_argument(f"--{format_}", type=Path, metavar="FILE", help=f"write the {what}")
+    _add_submission_option(evaluate)
     _add_workers_option(evaluate)
 
     bag = commands.add_parser("bag", help="rosbag2 recordings, without ROS")
@@ -240,6 +243,24 @@ def _remap(options: argparse.Namespace) -> dict[str, str]:
         if not (name and sign and topic):
             raise InputError(f"--remap: {rule!r}, expected NAME:=TOPIC")
     return {name: topic for name, _, topic in pairs}
+
+
+def _add_submission_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--submission",
+        type=Path,
+        metavar="ZIP",
+        help="check the results against the rules of the KITTI 2015 benchmark and pack them",
+    )
+
+
+def _write_submission(results: Path, zip_file: Path) -> None:
+    from dwarf_ros.evaluation.submission import write_submission
+    from dwarf_ros.progress import show_progress
+
+    with show_progress("checking the submission") as report:
+        files = write_submission(results, zip_file, progress=report)
+    print(f"{zip_file}: {files} files")
 
 
 def _add_workers_option(parser: argparse.ArgumentParser) -> None:
@@ -374,7 +395,6 @@ def _demo(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from dwarf_ros.datasets.splits import open_dataset
     from dwarf_ros.evaluation.prediction import predict
-    from dwarf_ros.evaluation.submission import write_submission
     from dwarf_ros.progress import show_progress
 
     dataset = open_dataset(options.dataset, options.root, options.split)
@@ -393,9 +413,7 @@ def _predict(options: argparse.Namespace) -> int:
         f"{summary.predicted} of them now, in {summary.seconds:.1f} s"
     )
     if options.submission is not None:
-        with show_progress("checking the submission") as report:
-            files = write_submission(options.out, options.submission, progress=report)
-        print(f"{options.submission}: {files} files")
+        _write_submission(options.out, options.submission)
     return 0
 
 
@@ -403,17 +421,21 @@ def _evaluate(options: argparse.Namespace) -> int:
     from dwarf_ros.evaluation.kitti_report import evaluate, print_table
     from dwarf_ros.progress import show_progress
 
-    with show_progress("scoring") as report:
-        evaluation = evaluate(
-            options.results,
-            options.ground_truth,
-            json=options.json,
-            csv=options.csv,
-            html=options.html,
-            workers=options.workers,
-            progress=report,
-        )
-    print_table(evaluation)
+    files = {name: getattr(options, name) for name in ("json", "csv", "html")}
+    if options.ground_truth is not None:
+        with show_progress("scoring") as report:
+            evaluation = evaluate(
+                options.results,
+                options.ground_truth,
+                workers=options.workers,
+                progress=report,
+                **files,
+            )
+        print_table(evaluation)
+    elif options.submission is None or any(files.values()):
+        raise InputError("GROUND_TRUTH: missing, expected the folder to score against")
+    if options.submission is not None:
+        _write_submission(options.results, options.submission)
     return 0
 
 
