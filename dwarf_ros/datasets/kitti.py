@@ -228,7 +228,7 @@ class Kitti2012(_Scenes):
 
 
 class KittiDrive:
-    """Every two consecutive frames of a KITTI raw or odometry drive, or of any folder that `open_sequence` reads.
+    """Every two consecutive frames of a KITTI raw or odometry drive, or of any folder of images that `open_sequence` reads.
 
     Attributes:
         poses: float64 N x 4 x 4 for the N frames, left camera to world, m; sample i is of frames i and i + 1. None where
@@ -239,9 +239,12 @@ class KittiDrive:
         """List the samples and check the layout.
 
         Raises:
-            InputError: as `open_sequence`, or there is no pair of consecutive frames.
+            InputError: as `open_sequence`, it is a bag, or there is no pair of consecutive frames.
         """
-        self._sequence = open_sequence(folder)
+        sequence = open_sequence(folder)
+        if not isinstance(sequence, StereoSequence):
+            raise InputError(f"{folder}: is a bag, expected a folder of stereo images")
+        self._sequence = sequence
         scenes = self._sequence.scenes
         frames = range(len(self._sequence))
         self._pairs = [(i, j) for i, j in pairwise(frames) if scenes[i] == scenes[j]]

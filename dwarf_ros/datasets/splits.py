@@ -149,7 +149,8 @@ def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
     """Data set by name.
 
     Args:
-        name: one of `DATASETS`. kitti_drive is a raw or odometry drive, or any other folder that `open_sequence` reads.
+        name: one of `DATASETS`. kitti_drive is a raw or odometry drive, or any other folder of images that `open_sequence`
+            reads.
         root: its folder.
         split: training or testing, or one of `SPLITS`, for KITTI 2015 (default: training); training or testing for KITTI
             2012; train or val for FlyingThings3D; None for the others, which have one part.
@@ -201,12 +202,12 @@ def _open_split(name: str, root: Path) -> tuple[Kitti2015 | Kitti2015MultiView, 
     entries = _SPLITS[name].entries()
     for entry in entries:
         if entry.name not in present:
-            scenes, frames = (
-                _SPLITS[name].sequences,
-                "00 to 20" if _SPLITS[name].proxies else "10, 11",
-            )
+            file = dataset.images(0)[0].with_name(f"{entry.name}.png")
+            if file.exists():
+                file = file.with_name(f"{entry._replace(frame=entry.frame + 1).name}.png")
+            frames = "00 to 20" if _SPLITS[name].proxies else "10 and 11"
             raise InputError(
-                f"{dataset.images(0)[0].with_name(entry.name)}.png: missing, or the frame after it, expected for {name}: "
-                f"frames {frames} of scenes 000000 to {scenes - 1:06d}"
+                f"{file}: missing, expected for {name}: frames {frames} of scenes 000000 to "
+                f"{_SPLITS[name].sequences - 1:06d}"
             )
     return dataset, entries

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from dwarf_ros.bags import create_bag
 from dwarf_ros.datasets.formats import (
     read_image,
     write_disparity_png,
@@ -13,6 +14,7 @@ from dwarf_ros.datasets.formats import (
     write_image,
 )
 from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
+from dwarf_ros.datasets.sequences import open_sequence
 from dwarf_ros.types import InputError
 
 WIDTH, HEIGHT = 24, 16
@@ -265,6 +267,14 @@ def test_a_raw_drive(tmp_path):
 def test_a_drive_of_one_frame_has_no_pair(tmp_path):
     with pytest.raises(InputError, match="1 frames, expected two of one scene at least"):
         KittiDrive(odometry(tmp_path, 1))
+
+
+def test_a_bag_is_no_drive(tmp_path):
+    bag = tmp_path / "bag"
+    drive = open_sequence(odometry(tmp_path / "drive", 2))
+    create_bag(drive, bag)
+    with pytest.raises(InputError, match="bag: is a bag, expected a folder of stereo images"):
+        KittiDrive(bag)
 
 
 def test_real_kitti2012(real_data):

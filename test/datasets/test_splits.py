@@ -91,7 +91,7 @@ def test_an_unknown_split_is_refused(kitti):
 
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("kitti_160", "000159_10"), ("kitti_multiview", "000199_19"), ("kitti_200", "000199_10")],
+    [("kitti_160", "000159_10"), ("kitti_multiview", "000199_20"), ("kitti_200", "000199_10")],
 )
 def test_a_missing_scene_is_named(own_kitti, name, missing):
     for camera in ("image_2", "image_3"):
