@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ from dwarf_ros.datasets.formats import (
     read_disparity_png,
     read_flow_png,
     read_image,
+    write_disparity_png,
     write_image,
 )
-from dwarf_ros.datasets.procedural import ProceduralDrive
+from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
 
 
 def dwarf(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -143,3 +145,110 @@ def test_import_of_a_checkpoint_that_is_not_there(tmp_path):
 def test_ros_arguments_are_refused_where_they_mean_nothing(tmp_path):
     result = dwarf("import-checkpoint", "a", tmp_path / "b", "--ros-args", "-p", "x:=1")
     assert_one_line_error(result, "import-checkpoint", "--ros-args")
+
+
+def test_evaluate_writes_the_kit_s_verdict(real_data, tmp_path):
+    devkit = real_data("devkit_small")
+    files = [f"--{kind}={tmp_path / f'report.{kind}'}" for kind in ("json", "csv", "html")]
+    result = dwarf("evaluate", devkit / "res", devkit / "gt", *files)
+    assert result.returncode == 0, result.stderr
+    verdict = json.loads((tmp_path / "report.json").read_text())
+    assert verdict["SF"]["occ"]["all"] == pytest.approx(85.7480, abs=5e-5)
+    assert verdict["D1"]["noc"]["density"] == pytest.approx(60.9566, abs=5e-5)
+    assert "85.75" in result.stdout
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "report.csv").read_text().count("\n") > 6
+
+
+def damage(results: Path, kind: str) -> Path:
+    """Damage one file of a folder of results; returns the file."""
+    disparity = results / "disp_0" / "000003_10.png"
+    if kind == "wrong size":
+        write_disparity_png(disparity, np.ones((10, 20), np.float32))
+    elif kind == "8 bit":
+        write_image(disparity, np.zeros((60, 80), np.uint8))
+    elif kind == "missing":
+        disparity.unlink()
+    elif kind == "flow for disparity":
+        disparity.write_bytes((results / "flow" / "000003_10.png").read_bytes())
+    return disparity
+
+
+@pytest.mark.parametrize("kind", ["wrong size", "8 bit", "missing", "flow for disparity"])
+def test_evaluate_names_the_bad_file_and_writes_nothing(real_data, tmp_path, kind):
+    devkit = real_data("devkit_small")
+    results = tmp_path / "results"
+    for file in (devkit / "res").rglob("*.png"):
+        copy = results / file.relative_to(devkit / "res")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    bad = damage(results, kind)
+    out = tmp_path / "out"
+    out.mkdir()
+    result = dwarf("evaluate", results, devkit / "gt", "--json", out / "a.json")
+    assert_one_line_error(result, bad)
+    assert not list(out.iterdir())
+
+
+def test_evaluate_needs_something_to_do(tmp_path):
+    assert_one_line_error(dwarf("evaluate", tmp_path), "GROUND_TRUTH")
+
+
+def test_predict_fills_a_folder_that_evaluate_scores(real_data, tmp_path):
+    kitti = real_data("kitti2012")
+    arguments = ("predict", "kitti2012", kitti, "--out", tmp_path, "--estimator", "classical")
+    result = dwarf(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "2 of them now" in result.stdout
+    assert "0 of them now" in dwarf(*arguments).stdout
+    scored = dwarf("evaluate", tmp_path, kitti / "training", "--json", tmp_path / "scores.json")
+    assert scored.returncode == 0, scored.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["D1"]["occ"]["all"] < 12
+    assert scores["Fl"]["occ"]["all"] < 27
+    assert "D2" not in scores
+
+
+def test_unknown_data_set_and_split(tmp_path):
+    assert_one_line_error(
+        dwarf("predict", "mars", tmp_path, "--out", tmp_path / "o"), "mars", "kitti2015"
+    )
+    result = dwarf("predict", "kitti2015", tmp_path, "--out", tmp_path / "o", "--split", "half")
+    assert_one_line_error(result, "half", "kitti_200")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bag")
+    write_drive(ProceduralDrive(seed=2, frames=3, width=256, height=128), folder / "drive")
+    result = dwarf("bag", "create", folder / "drive", folder / "recording")
+    assert result.returncode == 0, result.stderr
+    return folder / "recording"
+
+
+def test_bag_info_says_that_the_node_could_use_it(bag):
+    result = dwarf("bag", "info", bag)
+    assert result.returncode == 0, result.stderr
+    assert "/left/image_rect" in result.stdout
+    assert "can be used by the live node" in result.stdout
+
+
+def test_bag_create_does_not_overwrite(bag):
+    assert_one_line_error(dwarf("bag", "create", bag, bag), bag)
+
+
+def test_bag_that_is_none(tmp_path):
+    assert_one_line_error(dwarf("bag", "info", tmp_path), tmp_path)
+
+
+def test_remap_that_is_none(bag):
+    assert_one_line_error(dwarf("bag", "info", bag, "--remap", "left"), "--remap", "left")
+
+
+def test_bag_evaluate_reports(bag, tmp_path):
+    result = dwarf("bag", "evaluate", bag, "--out", tmp_path, "--estimator", "classical")
+    assert result.returncode == 0, result.stderr
+    assert "2 pairs" in result.stdout
+    for name in ("report.html", "evaluation.json", "frames.csv"):
+        assert (tmp_path / name).stat().st_size > 100
