@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -35,7 +36,7 @@ class Estimator(Protocol):
 
 
 class EstimatorChoice(NamedTuple):
-    """What `auto` came to: an estimator's name, its weights file (None for classical) and its engine."""
+    """What `choose_estimator` came to: an estimator's name, its weights file (None for classical) and its engine."""
 
     name: str
     weights: Path | None
@@ -58,7 +59,20 @@ def load_estimator(
         InputError: an unknown name or engine, an engine that is not installed, weights that are missing, damaged or of
             another preset, or weights given to classical.
     """
-    choice = choose_estimator(name, weights, engine)
+    return _load(choose_estimator(name, weights, engine))
+
+
+@lru_cache(maxsize=1)
+def chosen_estimator(choice: EstimatorChoice) -> Estimator:
+    """The estimator of a choice, loaded once a process, for what is called with many items.
+
+    Raises:
+        InputError: as `load_estimator`.
+    """
+    return _load(choice)
+
+
+def _load(choice: EstimatorChoice) -> Estimator:
     if choice.weights is None:
         from dwarf_ros.estimators.classical import ClassicalEstimator
 
@@ -100,13 +114,11 @@ def choose_estimator(
             raise InputError(
                 f"estimator {name}: no weights given and {weights} is missing, expected a weights file"
             )
-    # First, because a GPU's memory is settled before the network is placed on it.
-    engine = choose_engine(engine)
-    if name == "auto":
-        from dwarf_ros.network.weights import read_header
+    from dwarf_ros.network.weights import read_header
 
-        name = read_header(weights).preset
-    return EstimatorChoice(name, Path(weights), engine)
+    # Before the engine, because loading TensorFlow takes seconds, too long for the news that a file is not there.
+    name = read_header(weights, None if name == "auto" else name).preset
+    return EstimatorChoice(name, Path(weights).absolute(), choose_engine(engine))
 
 
 def shipped_weights(name: str) -> Path:

@@ -30,14 +30,9 @@ class NetworkEstimator:
         Raises:
             InputError: the file is missing, damaged or of another preset, or the engine is unknown or not installed.
         """
-        from dwarf_ros.network.weights import read_header
-
-        # First, because loading TensorFlow takes seconds, too long for the news that a file is not there.
-        read_header(weights, preset)
-
         from dwarf_ros.engines import choose_engine, load_engine
 
-        # Then, because a GPU's memory is settled before the network is placed on it.
+        # First, because a GPU's memory is settled before the network is placed on it.
         chosen = choose_engine(engine)
 
         from dwarf_ros import network

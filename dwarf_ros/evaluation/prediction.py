@@ -7,14 +7,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dwarf_ros import __version__
 from dwarf_ros.datasets.formats import write_atomically, write_disparity_png, write_flow_png
 from dwarf_ros.datasets.samples import Dataset
-from dwarf_ros.estimators import Estimator, EstimatorChoice, choose_estimator, load_estimator
+from dwarf_ros.estimators import EstimatorChoice, choose_estimator, chosen_estimator
 from dwarf_ros.types import InputError
 from dwarf_ros.workers import check_workers, map_over
 
@@ -86,8 +86,6 @@ def predict(
     start = time.monotonic()
     check_workers(workers)
     choice = choose_estimator(estimator, weights, engine)
-    if choice.weights is not None:
-        choice = choice._replace(weights=choice.weights.absolute())
     out = Path(out).absolute()
     _begin(out, dataset, _record(dataset, choice))
     done = set.intersection(*({file.name for file in (out / name).iterdir()} for name in FOLDERS))
@@ -109,16 +107,10 @@ def predict(
 
 def _predict_sample(dataset: Dataset, out: Path, choice: EstimatorChoice, index: int) -> None:
     name = dataset.names[index]
-    estimate = _estimator(choice).estimate(*dataset.frames(index))
+    estimate = chosen_estimator(choice).estimate(*dataset.frames(index))
     write_disparity_png(out / "disp_0" / f"{name}.png", estimate.disparity)
     write_disparity_png(out / "disp_1" / f"{name}.png", estimate.disparity_next)
     write_flow_png(out / "flow" / f"{name}.png", estimate.flow)
-
-
-@lru_cache(maxsize=1)
-def _estimator(choice: EstimatorChoice) -> Estimator:
-    # The engine of an estimator without weights is OpenCV, which cannot be chosen.
-    return load_estimator(*choice) if choice.weights else load_estimator(choice.name)
 
 
 def _record(dataset: Dataset, choice: EstimatorChoice) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dwarf_ros.datasets.samples import Maps, SampleTruth, make_sample
-from dwarf_ros.estimators import Estimator, load_estimator
+from dwarf_ros.estimators import EstimatorChoice, chosen_estimator
 from dwarf_ros.evaluation.consistency import (
     Consistency,
     RigidSceneErrors,
@@ -298,25 +298,11 @@ class Evaluation:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class EstimatorChoice:
-    """What `load_estimator` is called with, in every process."""
-
-    name: str = "auto"
-    weights: Path | None = None
-    engine: str = "auto"
-
-
-@cache
-def _estimator(choice: EstimatorChoice) -> Estimator:
-    return load_estimator(choice.name, choice.weights, choice.engine)
-
-
 def estimate_pair(
     recording: Recording, choice: EstimatorChoice, pair: tuple[int, int]
 ) -> SceneFlow:
     """The estimator's answer for a pair of frames, by their numbers."""
-    return _estimator(choice).estimate(*(recording[index] for index in pair))
+    return chosen_estimator(choice).estimate(*(recording[index] for index in pair))
 
 
 Answers = Callable[[int], SceneFlow]
@@ -334,7 +320,7 @@ class _Task:
 
 
 def _judge(task: _Task, pair: tuple[int, int]) -> Errors:
-    estimator = _estimator(task.choice)
+    estimator = chosen_estimator(task.choice)
     reference, other = (task.recording[index] for index in pair)
     offline = estimator.estimate(reference, other)
     answer = offline if task.answers is None else task.answers(pair[0])
@@ -420,17 +406,17 @@ def evaluate_recording(
     # On a cluster the workers have another working directory.
     recording = open_recording(source.resolve())
     truth = None if ground_truth is None else open_truth(ground_truth.resolve(), recording)
-    if choice.weights is not None:
-        choice = replace(choice, weights=choice.weights.resolve())
     # Here, so that what cannot be loaded is told at once, and not by a worker.
-    estimator = _estimator(choice)
+    estimator = chosen_estimator(choice)
     chosen = consecutive_pairs(recording) if pairs is None else list(pairs)
     task = _Task(recording, choice, truth, answers)
     total = Errors()
     judged = []
     with show_progress("pairs") as report:
         report(0, len(chosen))
-        results = map_over(partial(_judge, task), chosen, workers)
+        results = map_over(
+            partial(_judge, task), chosen, workers, use_gpu=choice.weights is not None
+        )
         for pair, errors in zip(chosen, results, strict=True):
             total += errors
             stamp = recording.stamps[pair[0]]

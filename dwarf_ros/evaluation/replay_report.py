@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from dwarf_ros.datasets.formats import write_atomically
+from dwarf_ros.estimators import EstimatorChoice, choose_estimator
 from dwarf_ros.evaluation.kitti import MEASURES as KITTI_MEASURES
 from dwarf_ros.evaluation.recordings import open_recording
 from dwarf_ros.evaluation.replay import (
     MEASURES,
     Answers,
-    EstimatorChoice,
     Evaluation,
     LiveFigures,
     Measure,
@@ -86,7 +86,7 @@ def evaluate_bag(
         InputError: one of these cannot be used, or out cannot be written.
     """
     prepare_folder(out)
-    choice = EstimatorChoice(estimator, weights, engine)
+    choice = choose_estimator(estimator, weights, engine)
     evaluation = evaluate_recording(bag, choice, ground_truth, workers)
     write_evaluation(evaluation, out, choice)
     return evaluation

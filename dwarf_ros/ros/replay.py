@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dwarf_ros.estimators import EstimatorChoice, choose_estimator
 from dwarf_ros.evaluation.recordings import consecutive_pairs, open_recording
 from dwarf_ros.evaluation.replay import (
     Difference,
-    EstimatorChoice,
     Evaluation,
     LiveFigures,
     PairFigures,
@@ -201,6 +201,7 @@ def replay_bag(
     """
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
+    choice = choose_estimator(estimator, weights, engine)
     prepare_folder(out)
     recording = open_recording(source)
     prepare_run(out)
@@ -217,7 +218,6 @@ def replay_bag(
         [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")],
         lambda line: print(f"replay: {line}", file=sys.stderr, flush=True),
     )
-    choice = EstimatorChoice(estimator, weights, engine)
     evaluation = evaluate_run(source, out, choice, ground_truth, workers)
     write_run(evaluation, out, out, choice)
     return evaluation

@@ -14,17 +14,17 @@ from dwarf_ros.bags import create_bag
 from dwarf_ros.datasets.formats import write_disparity_png, write_flow_png, write_image
 from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
 from dwarf_ros.datasets.sequences import open_sequence
+from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.evaluation.recordings import consecutive_pairs, open_recording, open_truth
 from dwarf_ros.evaluation.replay import (
     MEASURES,
-    EstimatorChoice,
     difference_between,
     evaluate_recording,
 )
 from dwarf_ros.evaluation.replay_report import evaluate_bag, print_evaluation
 from dwarf_ros.types import InputError, SceneFlow
 
-CLASSICAL = EstimatorChoice("classical")
+CLASSICAL = choose_estimator("classical")
 DRIVE = {"seed": 4, "frames": 4, "width": 256, "height": 128}
 
 

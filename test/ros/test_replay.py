@@ -12,7 +12,8 @@ import pytest
 from dwarf_ros.bags import create_bag
 from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
 from dwarf_ros.datasets.sequences import open_sequence
-from dwarf_ros.evaluation.replay import EstimatorChoice, estimate_pair, evaluate_recording
+from dwarf_ros.estimators import choose_estimator
+from dwarf_ros.evaluation.replay import estimate_pair, evaluate_recording
 from dwarf_ros.evaluation.replay_report import print_evaluation
 from dwarf_ros.ros.processes import LiveError
 from dwarf_ros.ros.recorder import Recording, write_recording
@@ -20,7 +21,7 @@ from dwarf_ros.ros.replay import compare_with_offline, evaluate_run, replay_bag
 from dwarf_ros.types import InputError, SceneFlow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CLASSICAL = EstimatorChoice("classical")
+CLASSICAL = choose_estimator("classical")
 # The player's stamps: those of the recording, moved on.
 SHIFT = 1_700_000_000_000_000_000
 

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
-from dwarf_ros.evaluation.replay import EstimatorChoice
+from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.ros.replay import compare_with_offline, evaluate_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -115,7 +115,7 @@ def test_a_launched_replay_is_recorded_and_ends_by_itself(
         check=False,
     )
     assert launched.returncode == 0, launched.stdout
-    choice = EstimatorChoice("classical")
+    choice = choose_estimator("classical")
     evaluation = evaluate_run(drive, run, choice)
     assert evaluation.live.played == 4
     assert evaluation.live.answered + sum(evaluation.live.dropped.values()) == 3
