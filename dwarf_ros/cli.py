@@ -39,7 +39,7 @@ def run_node() -> int:
     return main(["node", *sys.argv[1:]])
 
 
-_ROS_COMMANDS = ("node", "play")
+_ROS_COMMANDS = ("node", "play", "record")
 
 
 def _split_ros_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -104,6 +104,19 @@ def _parser() -> argparse.ArgumentParser:
         help="longest wait for a subscriber before the first frame (default: 5)",
     )
     _add_topic_options(play)
+
+    record = _command(commands, "record", _record, "write what the node publishes to files")
+    record.add_argument("out", type=Path, metavar="DIR", help="folder to write to")
+    record.add_argument("--expected", type=int, metavar="N", help="end after N answers")
+    record.add_argument(
+        "--idle-timeout", type=float, metavar="SECONDS", help="end when nothing came for this time"
+    )
+    record.add_argument(
+        "--reference",
+        choices=("previous", "current"),
+        default="previous",
+        help="the node's parameter of this name (default: previous)",
+    )
 
     demo = _command(
         commands, "demo", _demo, "play a drive into the live node and show what it publishes"
@@ -198,8 +211,15 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument(
         "--ground-truth", type=Path, metavar="DIR", help="ground truth in KITTI's layout"
     )
-    judge.add_argument(
+    answers = judge.add_mutually_exclusive_group()
+    answers.add_argument(
         "--live", action="store_true", help="play it into the live node and judge its answers"
+    )
+    answers.add_argument(
+        "--recorded",
+        type=Path,
+        metavar="DIR",
+        help="judge the answers that replay.launch.py recorded there",
     )
     judge.add_argument(
         "--rate",
@@ -376,6 +396,21 @@ def _play(options: argparse.Namespace) -> int:
     )
 
 
+def _record(options: argparse.Namespace) -> int:
+    from dwarf_ros.ros.distro import prepare_environment
+
+    prepare_environment()
+    from dwarf_ros.ros.recorder import record
+
+    return record(
+        options.out,
+        expected=options.expected,
+        idle_timeout_s=options.idle_timeout,
+        reference=options.reference,
+        ros_arguments=options.ros_arguments,
+    )
+
+
 def _demo(options: argparse.Namespace) -> int:
     from dwarf_ros.ros.distro import prepare_environment
 
@@ -468,20 +503,25 @@ def _bag_evaluate(options: argparse.Namespace) -> int:
         "engine": options.engine,
         "workers": options.workers,
     }
-    if not options.live:
-        evaluation = evaluate_bag(options.bag, options.out, **arguments)
-    else:
+    if options.live or options.recorded is not None:
         from dwarf_ros.ros.distro import prepare_environment
 
         prepare_environment()
         from dwarf_ros.ros.processes import LiveError
-        from dwarf_ros.ros.replay import replay_bag
+        from dwarf_ros.ros.replay import evaluate_recorded, replay_bag
 
         try:
-            evaluation = replay_bag(options.bag, options.out, options.rate, **arguments)
+            if options.live:
+                evaluation = replay_bag(options.bag, options.out, options.rate, **arguments)
+            else:
+                evaluation = evaluate_recorded(
+                    options.bag, options.out, options.recorded, **arguments
+                )
         except LiveError as error:
-            print(f"dwarf: replay failed: {error}; logs are in {options.out}", file=sys.stderr)
+            print(f"dwarf: replay failed: {error}; the run is in {options.out}", file=sys.stderr)
             return 1
+    else:
+        evaluation = evaluate_bag(options.bag, options.out, **arguments)
     print_evaluation(evaluation)
     print(f"{options.out}: report.html, evaluation.json, frames.csv")
     return 0

@@ -62,10 +62,11 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         entities.append(
             Node(
                 package="dwarf_ros",
-                executable="dwarf_recorder",
+                executable="dwarf",
                 name="dwarf_recorder",
                 namespace=argument("namespace"),
                 arguments=[
+                    "record",
                     str(folder / RECORDING),
                     "--idle-timeout",
                     str(idle),

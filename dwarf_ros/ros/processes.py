@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dwarf_ros.progress import show_progress
 from dwarf_ros.ros.recorder import READY, SUMMARY, read_summary
 from dwarf_ros.types import InputError
 
@@ -93,16 +94,16 @@ def play_into_node(
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with _sigterm_as_interrupt(), ExitStack() as stack:
 
-        def start(name: str, module: str, *arguments: str) -> _Child:
-            command = [sys.executable, "-u", "-m", module, *arguments]
+        def start(name: str, *arguments: str) -> _Child:
+            command = [sys.executable, "-u", "-m", "dwarf_ros.cli", *arguments]
             return stack.enter_context(_Child(name, command, environment, out / f"{name}.log"))
 
-        node = start("node", "dwarf_ros.ros.node", "--ros-args", *node_arguments)
+        node = start("node", "node", "--ros-args", *node_arguments)
         node.wait_for(lambda: _active(node), _ACTIVE_WAIT_S, "active")
         say(f"{_configured(node)}; domain {environment['ROS_DOMAIN_ID']}")
         recorder = start(
             "recorder",
-            "dwarf_ros.ros.recorder",
+            "record",
             str(out / RECORDING),
             f"--expected={pairs}",
             f"--idle-timeout={max(_IDLE_S, 3 / rate_hz)}",
@@ -112,14 +113,17 @@ def play_into_node(
         say(f"playing {frames} frames of {source} at {rate_hz:g} Hz")
         player = start(
             "player",
-            "dwarf_ros.cli",
             "play",
             str(source),
             f"--rate={rate_hz}",
             f"--log={out / PLAYER_LOG}",
         )
         recording = out / RECORDING
-        with _progress(lambda: len(list(recording.glob("*.npz"))), pairs) as tell:
+        with show_progress("answers") as report:
+
+            def tell() -> None:
+                report(len(list(recording.glob("*.npz"))), pairs)
+
             player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, tell)
             recorder.wait(_RECORDER_MARGIN_S, node, tell)
         node.stop()
@@ -225,27 +229,6 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _progress(count: Callable[[], int], total: int) -> Iterator[Callable[[], None]]:
-    """What to call now and then while answers come: a bar on a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("answers", total=total)
-        yield lambda: bar.update(task, completed=count())
 
 
 def read_player_log(out: Path) -> list[Played]:

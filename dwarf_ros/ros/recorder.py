@@ -5,12 +5,10 @@ Run it as ``python -m dwarf_ros.ros.recorder OUT [--expected N] [--idle-timeout 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import queue
 import signal
-import sys
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -374,35 +372,3 @@ def record(
     write_atomically(folder / SUMMARY, summary.encode())
     print(f"{recorder.answers} answers in {folder}, ended by {ended_by}", flush=True)
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of ``python -m dwarf_ros.ros.recorder``: 0 when done, 2 with one line on stderr for bad input."""
-    arguments = sys.argv[1:] if argv is None else argv
-    start = arguments.index("--ros-args") if "--ros-args" in arguments else len(arguments)
-    parser = argparse.ArgumentParser(
-        prog="dwarf recorder", description="Record the node's answers."
-    )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument("--expected", type=int, metavar="N", help="end after N answers")
-    parser.add_argument(
-        "--idle-timeout", type=float, metavar="S", help="end when nothing came for S seconds"
-    )
-    parser.add_argument("--reference", choices=("previous", "current"), default="previous")
-    options = parser.parse_args(arguments[:start])
-    logging.basicConfig(format="recorder: %(message)s", level=logging.INFO, stream=sys.stderr)
-    try:
-        return record(
-            options.out,
-            expected=options.expected,
-            idle_timeout_s=options.idle_timeout,
-            reference=options.reference,
-            ros_arguments=arguments[start:],
-        )
-    except InputError as error:
-        print(f"recorder: error: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

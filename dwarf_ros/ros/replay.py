@@ -223,6 +223,39 @@ def replay_bag(
     return evaluation
 
 
+def evaluate_recorded(
+    source: Path,
+    out: Path,
+    recorded: Path,
+    ground_truth: Path | None = None,
+    estimator: str = "auto",
+    weights: Path | None = None,
+    engine: str = "auto",
+    workers: str | None = None,
+) -> Evaluation:
+    """Judge answers that launch/replay.launch.py recorded, and write what was found, as `replay_bag` does.
+
+    Args:
+        source: what was played.
+        out: folder to write to; it is made if need be.
+        recorded: folder of the run.
+        ground_truth: as for `evaluate_bag`.
+        estimator: the one that answered.
+        weights: of it.
+        engine: of it.
+        workers: as for `evaluate_bag`.
+
+    Raises:
+        LiveError: nothing was answered, or the answers do not fit what was played.
+        InputError: one of the arguments cannot be used.
+    """
+    choice = choose_estimator(estimator, weights, engine)
+    prepare_folder(out)
+    evaluation = evaluate_run(source, recorded, choice, ground_truth, workers)
+    write_run(evaluation, recorded, out, choice)
+    return evaluation
+
+
 def write_run(evaluation: Evaluation, run: Path, out: Path, choice: EstimatorChoice) -> None:
     """Write what was found in a live run: evaluation.json, frames.csv and report.html, with the recorded answers pictured.
 

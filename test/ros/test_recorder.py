@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dwarf_ros.cli import main
 from dwarf_ros.ros.recorder import (
     Recording,
-    main,
     read_recording,
     read_summary,
     write_recording,
@@ -76,7 +76,7 @@ def test_missing_summary_is_one_error_that_names_it(tmp_path):
 
 def test_folder_that_cannot_be_made_is_one_line(tmp_path, capsys, ros_environment):
     (tmp_path / "file").write_text("")
-    assert main([str(tmp_path / "file" / "out")]) == 2
+    assert main(["record", str(tmp_path / "file" / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -158,9 +158,9 @@ def start_recorder(ros_environment) -> Iterator[Callable[..., subprocess.Popen]]
 
     def start(*arguments: str, message_built: bool = True) -> subprocess.Popen:
         hide = "" if message_built else "sys.modules['dwarf_ros.msg'] = None; "
-        code = f"import sys; {hide}from dwarf_ros.ros.recorder import main; sys.exit(main())"
+        code = f"import sys; {hide}from dwarf_ros.cli import main; sys.exit(main())"
         process = subprocess.Popen(
-            [sys.executable, "-u", "-c", code, *arguments],
+            [sys.executable, "-u", "-c", code, "record", *arguments],
             env={**ros_environment, "PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -37,7 +37,6 @@ sys.exit(service.run())
 EXECUTABLES = {
     "dwarf": "dwarf_ros.cli",
     "dwarf_node": "dwarf_ros.ros.node",
-    "dwarf_recorder": "dwarf_ros.ros.recorder",
 }
 
 
