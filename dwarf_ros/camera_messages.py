@@ -1,10 +1,11 @@
-"""What camera messages mean: pixels of sensor_msgs/Image, calibration of sensor_msgs/CameraInfo.
+"""What camera messages mean: pixels of sensor_msgs/Image and CompressedImage, calibration of sensor_msgs/CameraInfo.
 
 Any object with the fields of the message will do, whoever read it: rclpy for the live node, rosbags for a file.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +47,13 @@ class ImageMessage(Protocol):
     encoding: str
     is_bigendian: int
     step: int
+    data: Any
+
+
+class CompressedImageMessage(Protocol):
+    """The fields of sensor_msgs/CompressedImage that describe its pixels."""
+
+    format: str
     data: Any
 
 
@@ -96,13 +104,15 @@ def image_from_message(msg: ImageMessage, name: str = "image") -> np.ndarray:
             f"{msg.width} x {msg.height} px of {msg.encoding} with row step {msg.step} bytes"
         )
     pixels = _pixels(msg, row_bytes, pixel_bytes)
-    if conversion is None:
-        return pixels
+    return pixels if conversion is None else _converted(pixels, conversion, msg.encoding, name)
+
+
+def _converted(pixels: np.ndarray, conversion: int, encoding: str, name: str) -> np.ndarray:
     try:
         return cv2.cvtColor(pixels, conversion)
     except cv2.error:
         raise InputError(
-            f"{name}: size is {msg.width} x {msg.height} px, too small for a {msg.encoding} image"
+            f"{name}: size is {pixels.shape[1]} x {pixels.shape[0]} px, too small for a {encoding[:40]} image"
         ) from None
 
 
@@ -113,6 +123,87 @@ def _pixels(msg: ImageMessage, row_bytes: int, pixel_bytes: int) -> np.ndarray:
     if msg.encoding in _SIXTEEN_BIT:
         return rows.view(">u2" if msg.is_bigendian else "<u2").astype(np.uint16, copy=False)
     return rows if pixel_bytes == 1 else rows.reshape(msg.height, msg.width, pixel_bytes)
+
+
+def compressed_image_size(data: Any, name: str = "image") -> tuple[int, int]:
+    """Width and height, px, that a JPEG or PNG file says it has; the picture itself is not looked at.
+
+    Args:
+        data: the file's bytes.
+        name: what an error calls it, usually the topic.
+
+    Raises:
+        InputError: neither of the two formats, an incomplete header, or more pixels than any camera has.
+    """
+    start = bytes(memoryview(data)[:_LONGEST_HEADER])
+    try:
+        if start.startswith(b"\x89PNG\r\n\x1a\n"):
+            width, height = struct.unpack_from(">II", start, 16)
+        elif start.startswith(b"\xff\xd8"):
+            width, height = _jpeg_size(start)
+        else:
+            raise InputError(
+                f"{name}: data starts with {start[:4].hex()}, expected a JPEG or a PNG"
+            )
+    except struct.error:
+        raise InputError(
+            f"{name}: data has {len(data)} bytes and no image size, expected a whole JPEG or PNG"
+        ) from None
+    if not 0 < width * height <= _MOST_PIXELS:
+        raise InputError(
+            f"{name}: size is {width} x {height} px, expected 1 to {_MOST_PIXELS} pixels"
+        )
+    return width, height
+
+
+# A JPEG's size may come after pictures and colour profiles that are embedded in it.
+_LONGEST_HEADER = 1 << 20
+_MOST_PIXELS = 1 << 26
+
+
+def _jpeg_size(start: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG from its start-of-frame segment; struct.error where there is none."""
+    position = 2
+    while True:
+        fill, marker, length = struct.unpack_from(">BBH", start, position)
+        if fill != 0xFF or length < 2:
+            raise struct.error("no segment")
+        # C4, C8 and CC lie between the starts of a frame but are none.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", start, position + 5)
+            return width, height
+        position += 2 + length
+
+
+def image_from_compressed(msg: CompressedImageMessage, name: str = "image") -> np.ndarray:
+    """Pixels of a compressed camera image, as image_transport's `compressed` sends it.
+
+    Args:
+        msg: JPEG or PNG; its format may begin with the encoding before compression, as in "bayer_rggb8; png compressed".
+        name: what an error calls it, usually the topic.
+
+    Returns:
+        As of `image_from_message`.
+
+    Raises:
+        InputError: no JPEG or PNG, one that is damaged, or of other pixels than 8 or 16 bit grey or colour.
+    """
+    compressed_image_size(msg.data, name)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise InputError(
+            f"{name}: {len(msg.data)} bytes of format {msg.format[:40]!r} cannot be decoded, expected a whole JPEG or PNG"
+        )
+    conversion: int | None = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}.get(
+        pixels.shape[2] if pixels.ndim == 3 else 1
+    )
+    encoding = msg.format.split(";")[0].strip()
+    if pixels.ndim == 2 and encoding.startswith("bayer_"):
+        conversion = _COLOUR_CONVERSIONS.get(encoding, (1, None))[1]
+    return pixels if conversion is None else _converted(pixels, conversion, encoding, name)
 
 
 def camera_from_messages(

@@ -1,6 +1,6 @@
 """What differs between ROS 2 from apt and from the package index: the one place that knows which packages are missing.
 
-cv_bridge, sensor_msgs_py and message_filters come with every apt installation of ROS 2 and are used where they are and work;
+cv_bridge and message_filters come with every apt installation of ROS 2 and are used where they are and work;
 the package index does not have them, and the stand-ins here offer the same calls, no more of them than this package makes.
 """
 
@@ -12,7 +12,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,9 @@ class CvBridge:
             message.header = header
         message.is_bigendian = int(sys.byteorder == "big")
         message.step = cvim.shape[1] * channels * cvim.dtype.itemsize
-        message.data = array.array("B", cvim.tobytes())
+        data = array.array("B")
+        data.frombytes(np.ascontiguousarray(cvim).reshape(-1).view(np.uint8))
+        message.data = data
         return message
 
 
@@ -131,42 +133,6 @@ def _pixel_layout(encoding: str) -> tuple[np.dtype, int]:
     if layout is None:
         raise CvBridgeError(f"encoding {encoding!r} is unknown")
     return np.dtype(layout[0]), layout[1]
-
-
-def create_cloud(
-    header: Any, fields: Sequence[Any], points: np.ndarray, point_step: int | None = None
-) -> Any:
-    """Stand-in for sensor_msgs_py.point_cloud2.create_cloud: an unorganised cloud of a flat structured array.
-
-    Raises:
-        AssertionError: the array's dtype is not what the fields say.
-    """
-    from sensor_msgs.msg import PointCloud2
-
-    described: dict[str, Any] = {
-        "names": [field.name for field in fields],
-        "formats": [_POINT_FORMATS[field.datatype] for field in fields],
-        "offsets": [field.offset for field in fields],
-    }
-    if point_step is not None:
-        described["itemsize"] = point_step
-    layout: np.dtype = np.dtype(described)  # type: ignore[call-overload]
-    assert points.dtype == layout, f"points are {points.dtype}, the fields say {layout}"
-    cloud = PointCloud2(
-        header=header,
-        height=1,
-        width=points.shape[0],
-        is_dense=False,
-        is_bigendian=sys.byteorder != "little",
-        fields=fields,
-        point_step=points.dtype.itemsize,
-        row_step=points.dtype.itemsize * points.shape[0],
-    )
-    cloud.data = array.array("B", points.tobytes())
-    return cloud
-
-
-_POINT_FORMATS = dict(enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"), start=1))
 
 
 class Subscriber:
@@ -216,14 +182,6 @@ def _try_bridge(candidate: Any) -> None:
     big_endian.data = array.array("B", [1, 2, 3, 4])
     if candidate.imgmsg_to_cv2(big_endian).tolist() != [[0x0102, 0x0304]]:
         raise ValueError("a big-endian image changes on its way")
-
-
-def cloud_creator() -> Callable[..., Any]:
-    """`sensor_msgs_py.point_cloud2.create_cloud`, else the stand-in."""
-    try:
-        return importlib.import_module("sensor_msgs_py.point_cloud2").create_cloud
-    except ModuleNotFoundError:
-        return create_cloud
 
 
 def subscriber_class() -> type[Any]:

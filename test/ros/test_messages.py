@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("sensor_msgs")
 
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dwarf_ros import geometry
 from dwarf_ros.ros import messages
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 
@@ -127,6 +128,78 @@ def test_a_bayer_mosaic_of_one_colour_comes_out_in_that_colour(tile, bits):
     assert image.dtype == mosaic.dtype
     expected = np.array([colour[c] * scale for c in "rgb"])
     np.testing.assert_array_equal(image[2:-2, 2:-2], np.broadcast_to(expected, (4, 4, 3)))
+
+
+# Compressed images
+
+
+def compressed(
+    image: np.ndarray, extension: str, format_: str = "rgb8; jpeg compressed bgr8"
+) -> CompressedImage:
+    bgr = image[..., ::-1] if image.ndim == 3 else image
+    file = cv2.imencode(extension, np.ascontiguousarray(bgr))[1]
+    message = CompressedImage(format=format_)
+    message.data = array.array("B", file.tobytes())
+    return message
+
+
+@pytest.mark.parametrize("image", [GREY, RGB, GREY16])
+def test_a_png_comes_out_to_the_last_bit_and_says_its_size(image):
+    message = compressed(image, ".png")
+    back = messages.image_from_compressed(message)
+    assert back.dtype == image.dtype
+    np.testing.assert_array_equal(back, image)
+    assert messages.compressed_image_size(message.data) == (3, 2)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (24, 40, 3)])
+def test_a_jpeg_comes_out_nearly_and_says_its_size(shape):
+    image = np.full(shape, 90, np.uint8)
+    image[..., :10, :] = 200
+    message = compressed(image, ".jpg")
+    back = messages.image_from_compressed(message)
+    assert back.shape == shape
+    assert np.abs(back.astype(int) - image).mean() < 3
+    assert messages.compressed_image_size(message.data) == (40, 24)
+
+
+def test_a_jpegs_colours_are_not_swapped():
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[...] = (200, 100, 20)
+    back = messages.image_from_compressed(compressed(image, ".jpg"))
+    np.testing.assert_allclose(back, image, atol=4)
+
+
+def test_a_compressed_bayer_mosaic_comes_out_in_colour():
+    mosaic = np.tile(np.array([[200, 120], [120, 40]], np.uint8), (4, 4))
+    message = compressed(mosaic, ".png", "bayer_rggb8; png compressed ")
+    image = messages.image_from_compressed(message)
+    np.testing.assert_array_equal(image[2:-2, 2:-2], np.broadcast_to([200, 120, 40], (4, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "top: data starts with , expected a JPEG or a PNG"),
+        (b"GIF89a", "top: data starts with 47494638, expected a JPEG or a PNG"),
+        (b"\x89PNG\r\n\x1a\n", "top: data has 8 bytes and no image size"),
+        (b"\xff\xd8\xff\xe0\x00", "top: data has 5 bytes and no image size"),
+        (
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\x7f\xff\xff\xff" * 2,
+            "top: size is 2147483647 x 2147483647 px, expected 1 to 67108864 pixels",
+        ),
+        (
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0\0\0\x01" * 2,
+            "top: 24 bytes of format 'png' cannot be decoded",
+        ),
+    ],
+)
+def test_a_compressed_image_that_is_none_is_one_line(data, expected):
+    message = CompressedImage(format="png")
+    message.data = array.array("B", data)
+    with pytest.raises(InputError) as caught:
+        messages.image_from_compressed(message, "top")
+    assert str(caught.value).startswith(expected)
 
 
 def spoilt(**changes) -> Image:
@@ -424,6 +497,77 @@ def test_the_cloud_is_organised_and_moves_forward_in_time(dt):
 
 def point(x: float, y: float, depth: float) -> np.ndarray:
     return np.array([(x - CAMERA.cx) / CAMERA.fx, (y - CAMERA.cy) / CAMERA.fy, 1.0]) * depth
+
+
+@pytest.mark.parametrize("dt", [-0.1, 0.1])
+def test_markers_are_one_list_of_lines_along_the_clouds_motion(dt):
+    answer = scene_flow(dt)
+    left = np.zeros((24, 40, 3), np.uint8)
+    cloud = np.frombuffer(
+        messages.cloud_message(answer, left, max_depth_m=3.0).data, np.float32
+    ).reshape(24, 40, 7)
+    (marker,) = messages.markers_message(answer, spacing_px=8, max_depth_m=3.0).markers
+    assert (marker.type, marker.action) == (marker.LINE_LIST, marker.ADD)
+    assert marker.header.frame_id == "left_optical"
+    assert messages.ns_from_stamp(marker.header.stamp) == answer.stamp
+    assert marker.lifetime.sec + marker.lifetime.nanosec > 0
+    assert (marker.pose.orientation.w, marker.scale.x > 0) == (1.0, True)
+    sampled = cloud[4::8, 4::8].reshape(-1, 7)
+    sampled = sampled[np.isfinite(sampled[:, 4])]
+    assert 0 < len(sampled) < 15
+    ends = np.array([(p.x, p.y, p.z) for p in marker.points]).reshape(-1, 2, 3)
+    np.testing.assert_allclose(ends[:, 0], sampled[:, :3], rtol=1e-5, atol=1e-6)
+    way = sampled[:, 4:] * messages.MARKER_WAY_S
+    np.testing.assert_allclose(ends[:, 1] - ends[:, 0], way, rtol=1e-3, atol=1e-4)
+    assert len(marker.colors) == len(marker.points)
+    speed = np.linalg.norm(sampled[:, 4:], axis=1)
+    fast, slow = (marker.colors[2 * i] for i in (speed.argmax(), speed.argmin()))
+    assert (fast.r, fast.g, fast.b) != (slow.r, slow.g, slow.b)
+
+
+def test_without_any_motion_known_the_marker_is_deleted():
+    answer = scene_flow()
+    answer.valid[:] = False
+    (marker,) = messages.markers_message(answer).markers
+    assert (marker.action, len(marker.points)) == (marker.DELETE, 0)
+
+
+@pytest.mark.parametrize("spacing_px", [1, 7, 1000])
+def test_any_spacing_of_markers_will_do(spacing_px):
+    (marker,) = messages.markers_message(scene_flow(), spacing_px).markers
+    assert len(marker.points) % 2 == 0
+
+
+def test_velocities_of_a_pair_without_time_between_are_refused():
+    for publish in (
+        lambda: messages.cloud_message(scene_flow(0.0), np.zeros((24, 40, 3), np.uint8)),
+        lambda: messages.markers_message(scene_flow(0.0)),
+    ):
+        with pytest.raises(InputError, match="scene flow: dt is 0 s"):
+            publish()
+
+
+@pytest.mark.parametrize("dt", [-0.1, 0.1])
+def test_the_cloud_holds_what_geometry_computes(dt):
+    # More rows than are computed at a time.
+    rng = np.random.default_rng(5)
+    camera = StereoCamera(100.0, 110.0, 20.0, 30.0, 23.0, 0.4, 40, 61)
+    disparity = rng.uniform(-5, 30, (61, 40)).astype(np.float32)
+    disparity[rng.random((61, 40)) < 0.2] = NOT_A_NUMBER
+    answer = SceneFlow(
+        disparity,
+        rng.uniform(-5, 30, (61, 40)).astype(np.float32),
+        rng.normal(0, 3, (61, 40, 2)).astype(np.float32),
+        rng.random((61, 40)) < 0.8,
+        dt=dt,
+        camera=camera,
+    )
+    left = np.zeros((61, 40, 3), np.uint8)
+    cloud = np.frombuffer(messages.cloud_message(answer, left, min_disparity=1e-3).data, np.float32)
+    points, _ = geometry.scene_flow_points(answer)
+    values = cloud.reshape(61, 40, 7)
+    np.testing.assert_allclose(values[..., :3], points, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(values[..., 4:], geometry.velocities(answer), rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("publish", [messages.disparity_message, messages.depth_message])
