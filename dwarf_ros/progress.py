@@ -69,6 +69,7 @@ class _PlainLines:
         self._label = label
         self._start: tuple[float, int] | None = None
         self._last = 0.0
+        self._told = -1
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -76,9 +77,9 @@ class _PlainLines:
             self._start = now, done
             self._last = now
         start, done_before = self._start
-        if done < total and now - self._last < _PLAIN_PERIOD:
+        if done == self._told or (done < total and now - self._last < _PLAIN_PERIOD):
             return
-        self._last = now
+        self._last, self._told = now, done
         line = f"{self._label}: {done} of {total}"
         if done_before < done < total:
             left = (now - start) / (done - done_before) * (total - done)

@@ -38,6 +38,13 @@ def test_plain_lines_are_few(capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_the_end_is_told_once(capsys):
+    with show_progress("answers") as report:
+        for _ in range(3):
+            report(11, 11)
+    assert capsys.readouterr().err.splitlines() == ["answers: 11 of 11"]
+
+
 def test_what_was_done_before_is_no_sign_of_speed(capsys, every_call, monkeypatch):
     now = iter([100.0, 110.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
