@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 
@@ -36,7 +38,12 @@ class ClassicalEstimator:
         self._forward_flow.setPatchStride(4)
         self._forward_flow.setVariationalRefinementIterations(3)
         self._backward_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        # OpenCV uses one core for most of this; the flows are found beside the disparities.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="optical_flow")
         self._disparities: list[tuple[StereoFrame, np.ndarray]] = []
+
+    def warm_up(self, width: int, height: int) -> None:
+        """Nothing is to be made ready."""
 
     def estimate(self, previous: StereoFrame, current: StereoFrame) -> SceneFlow:
         """Scene flow from the first frame, the reference, to the second.
@@ -51,8 +58,13 @@ class ClassicalEstimator:
             InputError: the frames differ in size.
         """
         require_one_size(previous, current)
+        left, left_next = _enlarged(_grey(previous.left)), _enlarged(_grey(current.left))
+        forward = self._threads.submit(self._forward_flow.calc, left, left_next, None)
+        backward = self._threads.submit(self._backward_flow.calc, left_next, left, None)
         disparity, disparity_current = self._disparities_of(previous, current)
-        flow, confirmed = self._flow(_grey(previous.left), _grey(current.left))
+        height, width = disparity.shape
+        flow = _bounded(forward.result()[:height, :width])
+        confirmed = lands_inside(flow) & returns(flow, backward.result()[:height, :width])
         disparity_next = look_up(disparity_current, flow)
         return SceneFlow(
             disparity=disparity.copy(),
@@ -73,16 +85,6 @@ class ClassicalEstimator:
             disparity = found[0] if found else consistent_disparity(frame)
             self._disparities.append((frame, disparity))
         return [disparity for _, disparity in self._disparities]
-
-    def _flow(self, left: np.ndarray, left_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        height, width = left.shape
-        left, left_next = _enlarged(left), _enlarged(left_next)
-        forward = self._forward_flow.calc(left, left_next, None)[:height, :width]
-        backward = self._backward_flow.calc(left_next, left, None)[:height, :width]
-        # Beyond this size DIS has lost its way; a target that far outside is untrusted in any case.
-        reach = np.float32(2 * max(height, width))
-        forward = np.clip(np.nan_to_num(forward, copy=False), -reach, reach)
-        return forward, lands_inside(forward) & returns(forward, backward)
 
 
 def consistent_disparity(frame: StereoFrame) -> np.ndarray:
@@ -182,6 +184,12 @@ def _semi_global_matching(reference: np.ndarray, other: np.ndarray, search: int)
         mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
     )
     return matcher.compute(reference, other)[:, search:]
+
+
+def _bounded(flow: np.ndarray) -> np.ndarray:
+    # Beyond this size DIS has lost its way; a target that far outside is untrusted in any case.
+    reach = np.float32(2 * max(flow.shape[:2]))
+    return np.clip(np.nan_to_num(flow, copy=False), -reach, reach)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
