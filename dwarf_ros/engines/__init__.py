@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 ENGINES = ("tensorflow", "openvino")
+PRECISIONS = ("f32", "bf16")
 
 
 class Engine(Protocol):
@@ -33,14 +34,30 @@ def check_name(name: str) -> None:
         raise InputError(f"engine: {name!r} is unknown, expected auto, {', '.join(ENGINES)}")
 
 
-def choose_engine(name: str = "auto") -> str:
+def check_precision(precision: str, engine: str) -> None:
+    """Raise InputError where the engine, one of `ENGINES`, does not compute in that precision."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: {precision!r} is unknown, expected {' or '.join(PRECISIONS)}")
+    if precision != "f32" and engine != "openvino":
+        raise InputError(
+            f"precision: {precision} given to engine {engine}, expected f32, or engine openvino"
+        )
+
+
+def choose_engine(name: str = "auto", gpu_memory_fraction: float = 0.0) -> str:
     """The engine that a name stands for; to be asked before the network is built.
 
     `auto` is tensorflow where it sees a GPU, else openvino where it is installed, else tensorflow. A GPU is told
-    to hand out its memory as it is needed, which is possible only before anything is placed on it.
+    to hand out its memory as it is needed, or no more than a fraction of it, which is possible only before anything is
+    placed on it.
+
+    Args:
+        name: one of `ENGINES`, or `auto`.
+        gpu_memory_fraction: largest part of each GPU's memory to take, above 0 to 1; 0: as it is needed.
 
     Raises:
-        InputError: an unknown name, or an engine that is not installed or cannot run under this Keras backend.
+        InputError: an unknown name, an engine that is not installed or cannot run under this Keras backend, or a
+            fraction with no GPU to apply it to, or too late.
     """
     check_name(name)
     # OpenVINO reads the network from a TensorFlow graph.
@@ -60,28 +77,33 @@ def choose_engine(name: str = "auto") -> str:
         raise InputError(
             f"engine: Keras runs on {backend}, expected its tensorflow backend (set KERAS_BACKEND=tensorflow)"
         )
-    from dwarf_ros.engines.tensorflow import find_gpus
+    from dwarf_ros.engines.tensorflow import find_gpus, limit_gpu_memory
 
     gpus = find_gpus()
+    if gpu_memory_fraction:
+        limit_gpu_memory(gpu_memory_fraction)
     if name != "auto":
         return name
     return "openvino" if find_spec("openvino") is not None and not gpus else "tensorflow"
 
 
-def load_engine(name: str, model: keras.Model) -> Engine:
+def load_engine(name: str, model: keras.Model, precision: str = "f32") -> Engine:
     """Engine that runs the given network.
 
     Args:
         name: one of `ENGINES`, or `auto` (see `choose_engine`).
         model: a network of `dwarf_ros.network`.
+        precision: one of `PRECISIONS`.
 
     Raises:
-        InputError: see `choose_engine`.
+        InputError: see `choose_engine`, or a precision that the engine or this machine does not compute in.
     """
-    if choose_engine(name) == "openvino":
+    chosen = choose_engine(name)
+    check_precision(precision, chosen)
+    if chosen == "openvino":
         from dwarf_ros.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(model)
+        return OpenVinoEngine(model, precision)
     from dwarf_ros.engines.tensorflow import TensorFlowEngine
 
     return TensorFlowEngine(model)

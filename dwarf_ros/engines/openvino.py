@@ -14,19 +14,34 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino as ov  # noqa: E402
 
+from dwarf_ros.types import InputError  # noqa: E402
+
 
 class OpenVinoEngine:
-    """Runs a network in float32, compiled for the shape of the images; another shape compiles it anew.
+    """Runs a network in float32 or bfloat16, compiled for the shape of the images; another shape compiles it anew.
 
     The first run of a shape converts and compiles the network, which takes seconds.
     """
 
     name = "openvino"
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, precision: str = "f32") -> None:
+        """Keep the network until the shape is known.
+
+        Args:
+            model: a network of `dwarf_ros.network`.
+            precision: f32 or bf16.
+
+        Raises:
+            InputError: this machine's processor does not compute in bfloat16.
+        """
         self._model = model
         self._outputs = sorted(model.output)
         self._core = ov.Core()
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in capabilities:
+            raise InputError("precision: bf16 given, expected f32: this processor has no bfloat16")
+        self._precision = precision
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._compiled: ov.CompiledModel | None = None
 
@@ -51,5 +66,5 @@ class OpenVinoEngine:
         signature = [tf.TensorSpec(shapes[name], tf.float32, name=name) for name in names]
         traced = tf.function(forward, autograph=False).get_concrete_function(*signature)
         # Left to itself OpenVINO computes in bfloat16 where the processor can.
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        options = {"INFERENCE_PRECISION_HINT": self._precision, "PERFORMANCE_HINT": "LATENCY"}
         return self._core.compile_model(ov.convert_model(traced), "CPU", options)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+from dwarf_ros.types import InputError
 
 
 def find_gpus() -> list[str]:
     """Names of the GPUs that TensorFlow sees, each told to hand out its memory as it is needed."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        if tf.config.experimental.get_memory_growth(gpu):
+        limited = tf.config.get_logical_device_configuration(gpu)
+        if limited or tf.config.experimental.get_memory_growth(gpu):
             continue
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -19,6 +24,51 @@ def find_gpus() -> list[str]:
             # Whoever used the GPU first has settled how its memory is handed out.
             break
     return [gpu.name for gpu in gpus]
+
+
+def limit_gpu_memory(fraction: float) -> None:
+    """Let TensorFlow take no more than that fraction, above 0 to 1, of each GPU's memory in this process.
+
+    Raises:
+        InputError: TensorFlow sees no GPU, has used one already, or its memory's size is not to be had.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        raise InputError(
+            f"gpu_memory_fraction: {fraction:g} given and TensorFlow sees no GPU, expected 0"
+        )
+    for index, gpu in enumerate(gpus):
+        limit_mib = int(fraction * _gpu_memory_bytes(index) / 2**20)
+        known = tf.config.get_logical_device_configuration(gpu)
+        if known and known[0].memory_limit == limit_mib:
+            continue
+        try:
+            # Memory is either handed out as needed or limited.
+            tf.config.experimental.set_memory_growth(gpu, False)
+            tf.config.set_logical_device_configuration(
+                gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=limit_mib)]
+            )
+        except (RuntimeError, ValueError):
+            raise InputError(
+                f"gpu_memory_fraction: {fraction:g} given after the GPU was used, expected before: start anew"
+            ) from None
+
+
+def _gpu_memory_bytes(index: int) -> int:
+    """Size of a GPU's memory as CUDA's driver tells it, which TensorFlow does not."""
+    memory, device = ctypes.c_size_t(), ctypes.c_int()
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        failed = (
+            cuda.cuInit(0)
+            or cuda.cuDeviceGet(ctypes.byref(device), index)
+            or cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        )
+    except OSError:
+        failed = 1
+    if failed:
+        raise InputError("gpu_memory_fraction: the size of the GPU's memory is unknown, expected 0")
+    return memory.value
 
 
 class TensorFlowEngine:

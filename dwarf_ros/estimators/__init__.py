@@ -25,6 +25,9 @@ class Estimator(Protocol):
     def engine(self) -> str:
         """What computes it: `tensorflow`, `openvino`, or `opencv` for classical."""
 
+    def warm_up(self, width: int, height: int) -> None:
+        """Make everything ready for images of this size, px, so that the first answer takes no longer than the others."""
+
     def estimate(self, previous: StereoFrame, current: StereoFrame) -> SceneFlow:
         """Scene flow from the first frame, the reference, to the second.
 
@@ -44,7 +47,11 @@ class EstimatorChoice(NamedTuple):
 
 
 def load_estimator(
-    name: str = "auto", weights: str | Path | None = None, engine: str = "auto"
+    name: str = "auto",
+    weights: str | Path | None = None,
+    engine: str = "auto",
+    precision: str = "f32",
+    gpu_memory_fraction: float = 0.0,
 ) -> Estimator:
     """Estimator of that name, ready to be used.
 
@@ -54,12 +61,17 @@ def load_estimator(
         weights: a weights file for the network; None takes the file shipped as model/NAME.safetensors.
         engine: what runs a network: `tensorflow`, `openvino`, or `auto` for the fastest installed that can use the
             hardware present. classical does not need one.
+        precision: `f32`, or `bf16` for a network under openvino on a processor that has it.
+        gpu_memory_fraction: largest part of each GPU's memory that a network may take, above 0 to 1; 0: as it is needed.
 
     Raises:
         InputError: an unknown name or engine, an engine that is not installed, weights that are missing, damaged or of
-            another preset, or weights given to classical.
+            another preset, weights given to classical, or a precision or fraction that cannot be had.
     """
-    return _load(choose_estimator(name, weights, engine))
+    choice = choose_estimator(name, weights, engine, gpu_memory_fraction)
+    if choice.weights is None and precision != "f32":
+        raise InputError(f"precision: {precision} given to the classical estimator, expected f32")
+    return _load(choice, precision)
 
 
 @lru_cache(maxsize=1)
@@ -72,18 +84,21 @@ def chosen_estimator(choice: EstimatorChoice) -> Estimator:
     return _load(choice)
 
 
-def _load(choice: EstimatorChoice) -> Estimator:
+def _load(choice: EstimatorChoice, precision: str = "f32") -> Estimator:
     if choice.weights is None:
         from dwarf_ros.estimators.classical import ClassicalEstimator
 
         return ClassicalEstimator()
     from dwarf_ros.estimators.network import NetworkEstimator
 
-    return NetworkEstimator(choice.weights, preset=choice.name, engine=choice.engine)
+    return NetworkEstimator(choice.weights, choice.name, choice.engine, precision)
 
 
 def choose_estimator(
-    name: str = "auto", weights: str | Path | None = None, engine: str = "auto"
+    name: str = "auto",
+    weights: str | Path | None = None,
+    engine: str = "auto",
+    gpu_memory_fraction: float = 0.0,
 ) -> EstimatorChoice:
     """What `load_estimator` would load, without loading it; that it can be loaded is not certain, for weights may be damaged.
 
@@ -118,7 +133,9 @@ def choose_estimator(
 
     # Before the engine, because loading TensorFlow takes seconds, too long for the news that a file is not there.
     name = read_header(weights, None if name == "auto" else name).preset
-    return EstimatorChoice(name, Path(weights).absolute(), choose_engine(engine))
+    return EstimatorChoice(
+        name, Path(weights).absolute(), choose_engine(engine, gpu_memory_fraction)
+    )
 
 
 def shipped_weights(name: str) -> Path:

@@ -19,16 +19,24 @@ class NetworkEstimator:
     Reference: Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks Knowledge", AAAI 2020.
     """
 
-    def __init__(self, weights: Path, preset: str | None = None, engine: str = "auto") -> None:
+    def __init__(
+        self,
+        weights: Path,
+        preset: str | None = None,
+        engine: str = "auto",
+        precision: str = "f32",
+    ) -> None:
         """Load the weights and make the engine ready.
 
         Args:
             weights: a weights file.
             preset: what the weights must be of; None takes the preset that the file is of.
             engine: `tensorflow`, `openvino` or `auto`.
+            precision: `f32`, or `bf16` where the engine is openvino and the processor can.
 
         Raises:
-            InputError: the file is missing, damaged or of another preset, or the engine is unknown or not installed.
+            InputError: the file is missing, damaged or of another preset, or the engine is unknown or not installed, or
+                does not compute in that precision.
         """
         from dwarf_ros.engines import choose_engine, load_engine
 
@@ -40,7 +48,12 @@ class NetworkEstimator:
         model = network.load(weights, preset)
         self.name: str = model.name
         self.engine: str = chosen
-        self._engine = load_engine(chosen, model)
+        self._engine = load_engine(chosen, model, precision)
+
+    def warm_up(self, width: int, height: int) -> None:
+        """Compile the network for images of this size, px; takes seconds to minutes the first time."""
+        black = np.zeros((height, width, 3), np.uint8)
+        self.estimate(StereoFrame(black, black), StereoFrame(black, black, stamp=1))
 
     def estimate(self, previous: StereoFrame, current: StereoFrame) -> SceneFlow:
         """Scene flow from the first frame, the reference, to the second.

@@ -183,3 +183,30 @@ def test_openvino_sends_and_leaves_nothing(tmp_path):
     )
     assert run.stdout.splitlines() == ["True None"], run.stderr
     assert not (tmp_path / "intel").exists()
+
+
+def test_bfloat16_is_nearly_the_same_under_openvino_and_refused_elsewhere(small_model):
+    openvino = pytest.importorskip("openvino")
+    with pytest.raises(InputError, match="precision: bf16 given to engine tensorflow"):
+        load_engine("tensorflow", small_model, "bf16")
+    with pytest.raises(InputError, match="precision: 'f8' is unknown, expected f32 or bf16"):
+        load_engine("openvino", small_model, "f8")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(InputError, match="this processor has no bfloat16"):
+            load_engine("openvino", small_model, "bf16")
+        return
+    pictures = images(64, 64)
+    exact = load_engine("openvino", small_model).run(pictures)
+    rounded = load_engine("openvino", small_model, "bf16").run(pictures)
+    for name, output in rounded.items():
+        difference = np.abs(output - exact[name]).max()
+        assert 0 < difference < 0.05 * np.abs(exact[name]).max()
+
+
+def test_a_fraction_of_a_gpus_memory_needs_a_gpu():
+    from dwarf_ros.engines.tensorflow import find_gpus
+
+    if find_gpus():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"gpu_memory_fraction: 0\.5 given and TensorFlow sees no"):
+        choose_engine("tensorflow", 0.5)

@@ -120,3 +120,9 @@ def test_truncated_weights(lite_weights, tmp_path):
     content = lite_weights.read_bytes()
     half.write_bytes(content[: len(content) // 2])
     assert str(half) in refusal("auto", weights=half)
+
+
+def test_a_precision_given_to_classical():
+    assert refusal("classical", precision="bf16") == (
+        "precision: bf16 given to the classical estimator, expected f32"
+    )
