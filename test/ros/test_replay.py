@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +33,17 @@ def bag(tmp_path_factory) -> Path:
     return folder / "bag"
 
 
+def child_processes() -> set[str]:
+    """Numbers of this process's children; the test runner has some of its own."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {number for children in lists for number in children.read_text().split()}
+
+
 def test_live_answers_are_the_offline_ones(ros_environment, monkeypatch, bag, tmp_path, capsys):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    before = child_processes()
     live = replay_bag(bag, tmp_path, 2.0, estimator="classical")
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert child_processes() <= before
     answered = [(pair.frame, pair.other) for pair in live.pairs]
     assert answered == sorted(answered)
     # A busy machine may drop a pair, and the node then says so.
