@@ -1,21 +1,32 @@
-"""What the live node counts, and how it says so on /diagnostics and in its last log line."""
+"""What the live node counts and times, and how it says so on /diagnostics and in its last log line."""
 
 from __future__ import annotations
 
-import statistics
+import os
 import threading
-from collections import Counter, deque
-from collections.abc import Mapping
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dwarf_ros.ros.messages import stamp_from_ns
 
 BUSY = "busy"
-NO_SUBSCRIBER = "no subscriber"
 FAILED = "failed"
+NO_SUBSCRIBER = "no subscriber"
+SKIPPED = "skipped"
 STOPPED = "stopped"
+WARMING_UP = "warming up"
+
+WAIT, QUEUE, DECODE, NETWORK, ENCODE = "wait for partner", "queue", "decode", "network", "encode"
+STAGES = (WAIT, QUEUE, DECODE, NETWORK, ENCODE)
+
+_RATE_WINDOW_S = 5.0
+_LATENCIES = 200
 
 
 @dataclass(eq=False)
@@ -29,6 +40,8 @@ class Statistics:
         last_error: one line, empty while nothing failed.
         failing: whether the last pair that the worker took failed.
         latencies_s: from the arrival of a pair's last image until its answer was published, s; the last ones.
+        stages_s: the parts of it by stage of `STAGES`, s; the last ones. The wait for the partner comes before it.
+        clock: monotonic time, s.
     """
 
     accepted: int = 0
@@ -36,20 +49,38 @@ class Statistics:
     dropped: Counter[str] = field(default_factory=Counter)
     last_error: str = ""
     failing: bool = False
-    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=200))
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+    stages_s: dict[str, deque[float]] = field(
+        default_factory=lambda: {stage: deque(maxlen=_LATENCIES) for stage in STAGES}
+    )
+    clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self._started_s = self.clock()
+        # Up to 1 kHz.
+        self._times_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=5000))
+
+    def tick(self, what: str) -> None:
+        """Something happened whose rate is of interest."""
+        with self._lock:
+            self._times_s[what].append(self.clock())
 
     def accept(self) -> None:
         """A pair was handed to the worker."""
+        self.tick("in")
         with self._lock:
             self.accepted += 1
 
-    def answer(self, latency_s: float) -> None:
-        """A pair was published, latency_s after its last image had come."""
+    def answer(self, latency_s: float, stages_s: Mapping[str, float]) -> None:
+        """A pair was published, latency_s after its last image had come, in these parts."""
+        self.tick("out")
         with self._lock:
             self.answered += 1
             self.failing = False
             self.latencies_s.append(latency_s)
+            for stage, seconds in stages_s.items():
+                self.stages_s[stage].append(seconds)
 
     def drop(self, cause: str) -> None:
         """An accepted pair will not be answered."""
@@ -63,20 +94,52 @@ class Statistics:
             self.failing = True
             self.last_error = error
 
-    def median_latency_s(self) -> float | None:
-        """Median of the last latencies, s; None before the first answer."""
+    def rate_hz(self, what: str) -> float:
+        """How often something happened in the last 5 s, Hz; "in" is pairs accepted, "out" pairs answered."""
+        now_s = self.clock()
+        window_s = min(_RATE_WINDOW_S, now_s - self._started_s)
         with self._lock:
-            return statistics.median(self.latencies_s) if self.latencies_s else None
+            times_s = self._times_s[what]
+            while times_s and times_s[0] < now_s - _RATE_WINDOW_S:
+                times_s.popleft()
+            return len(times_s) / window_s if window_s > 0 else 0.0
+
+    def latencies_ms(self) -> dict[str, tuple[float, float]]:
+        """Median and 95th percentile, ms, of the last answers' latency ("latency") and of each stage; empty before any."""
+        with self._lock:
+            series = {"latency": list(self.latencies_s)} | {
+                stage: list(seconds) for stage, seconds in self.stages_s.items()
+            }
+        return {
+            name: (float(np.median(seconds)) * 1e3, float(np.percentile(seconds, 95)) * 1e3)
+            for name, seconds in series.items()
+            if seconds
+        }
+
+    def drops(self) -> dict[str, int]:
+        """Accepted pairs that were not answered, by cause."""
+        with self._lock:
+            return dict(sorted(self.dropped.items()))
 
     def summary(self, unpaired: Mapping[str, int]) -> str:
         """One line of everything counted; `unpaired` are the synchroniser's drops, which never became a pair."""
         with self._lock:
-            line = f"accepted {self.accepted} pairs, answered {self.answered}, dropped {_listed(self.dropped)}"
-        return f"{line}; not paired: {_listed(unpaired)}"
+            line = f"accepted {self.accepted} pairs, answered {self.answered}, dropped {listed(self.dropped)}"
+        return f"{line}; not paired: {listed(unpaired)}"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts by cause as "2 gap, 1 no partner", or "none"."""
     return ", ".join(f"{n} {cause}" for cause, n in sorted(counts.items()) if n) or "none"
+
+
+def resident_memory_mib() -> float | None:
+    """Memory that this process has in use (resident set), MiB; None where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def diagnostics_message(
@@ -100,13 +163,22 @@ def diagnostics_message(
 
 
 def values_of(counted: Statistics, unpaired: Mapping[str, int]) -> dict[str, object]:
-    """Key and value of every count: accepted, answered, dropped and not paired by cause, median latency, last error."""
-    latency = counted.median_latency_s()
-    return {
+    """Key and value of all that is counted and timed.
+
+    accepted, answered, dropped and not paired by cause, rates of pairs in and out, median and 95th percentile of the latency
+    and of its stages, last error.
+    """
+    values: dict[str, object] = {
         "accepted": counted.accepted,
         "answered": counted.answered,
-        **{f"dropped: {cause}": n for cause, n in sorted(counted.dropped.items())},
+        **{f"dropped: {cause}": n for cause, n in counted.drops().items()},
         **{f"not paired: {cause}": n for cause, n in sorted(unpaired.items()) if n},
-        "median latency (ms)": "" if latency is None else f"{latency * 1e3:.1f}",
-        "last error": counted.last_error,
+        "rate in (Hz)": f"{counted.rate_hz('in'):.1f}",
+        "rate out (Hz)": f"{counted.rate_hz('out'):.1f}",
     }
+    times_ms = counted.latencies_ms()
+    for name in ("latency", *STAGES):
+        median, p95 = (f"{ms:.1f}" for ms in times_ms[name]) if name in times_ms else ("", "")
+        values[f"median {name} (ms)"] = median
+        values[f"p95 {name} (ms)"] = p95
+    return {**values, "last error": counted.last_error}

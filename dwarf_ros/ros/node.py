@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,33 +19,41 @@ import numpy as np
 import rclpy
 import rclpy.utilities
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Float64
 from stereo_msgs.msg import DisparityImage
+from visualization_msgs.msg import MarkerArray
 
 from dwarf_ros.estimators import Estimator, load_estimator
 from dwarf_ros.ros import distro, messages
 from dwarf_ros.ros.diagnostics import (
     BUSY,
+    DECODE,
+    ENCODE,
+    NETWORK,
     NO_SUBSCRIBER,
+    QUEUE,
+    SKIPPED,
     STOPPED,
+    WAIT,
+    WARMING_UP,
     Statistics,
     diagnostics_message,
+    listed,
+    resident_memory_mib,
     values_of,
 )
+from dwarf_ros.ros.parameters import PARAMETERS, descriptor
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair, Synchronizer
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
@@ -54,80 +64,11 @@ INPUT_TOPICS = {
     "right/camera_info": CameraInfo,
 }
 # After this time without a new pair the node says what is missing.
-STALLED_S = 3.0
+STALLED_S = 2.0
 REPEATED_LINE_S = 5.0
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """One parameter of the node: its default, what it does, and what it may be."""
-
-    default: Any
-    description: str
-    between: tuple[float, float] | None = None
-    choices: tuple[str, ...] = ()
-    # "live": at once; "configure": refused unless the node is unconfigured; "start": read-only.
-    changes: str = "live"
-
-
-PARAMETERS = {
-    "estimator": ParameterSpec(
-        "auto",
-        "Estimator: auto, dwarf, dwarf_lite or classical; auto takes dwarf_lite if weights for it are installed, else classical.",
-        changes="configure",
-    ),
-    "engine": ParameterSpec(
-        "auto",
-        "What runs the network: auto (the fastest that is installed), tensorflow or openvino.",
-        changes="configure",
-    ),
-    "weights": ParameterSpec(
-        "",
-        "Weights file of the network (.safetensors); empty: the file that is installed with the package.",
-        changes="configure",
-    ),
-    "reference": ParameterSpec(
-        "current",
-        "Frame that the answer is for: current (the newest) or previous (the one before, as in KITTI).",
-        choices=("current", "previous"),
-    ),
-    "sync_tolerance_s": ParameterSpec(
-        0.01,
-        "Largest difference between the stamps of a left and a right image, s; 0: equal stamps only. "
-        "It is held below half the time between two frames.",
-        between=(0.0, 1.0),
-    ),
-    "queue_size": ParameterSpec(
-        10,
-        "How many images of each camera wait for their partner.",
-        between=(1, 1000),
-        changes="configure",
-    ),
-    "max_frame_gap_s": ParameterSpec(
-        1.0,
-        "Frames farther apart in time than this are not compared, s.",
-        between=(0.001, 3600.0),
-    ),
-    "max_depth_m": ParameterSpec(
-        200.0,
-        "Points farther away are left out of depth and scene_flow, m.",
-        between=(0.1, 100000.0),
-    ),
-    "min_disparity": ParameterSpec(
-        0.5,
-        "Smaller disparities are invalid in disparity, depth and scene_flow, px.",
-        between=(0.01, 1000.0),
-    ),
-    "frame_id": ParameterSpec(
-        "",
-        "Frame of what is published; empty: that of the left images.",
-    ),
-    "autostart": ParameterSpec(
-        True,
-        "Configure and activate when the node starts; false: wait for lifecycle transitions.",
-        changes="start",
-    ),
-}
+REPORT_PERIOD_S = 1.0
+UNREADABLE = "unreadable"
+LATENCY_TOPIC = "debug/latency_ms"
 
 
 @dataclass(frozen=True)
@@ -138,7 +79,9 @@ class Answer:
     left: np.ndarray
     max_depth_m: float
     min_disparity: float
+    marker_spacing_px: int
     estimator: str
+    arrived_s: float
 
 
 # Topic, type and encoding of everything that is published for a pair, apart from `estimate`.
@@ -157,23 +100,48 @@ OUTPUTS: dict[str, tuple[Any, Callable[[Answer], Any]]] = {
         PointCloud2,
         lambda a: messages.cloud_message(a.scene_flow, a.left, a.max_depth_m, a.min_disparity),
     ),
+    "scene_flow_markers": (
+        MarkerArray,
+        lambda a: messages.markers_message(
+            a.scene_flow, a.marker_spacing_px, a.max_depth_m, a.min_disparity
+        ),
+    ),
+    # The last one, so that the others are published by then.
+    LATENCY_TOPIC: (Float64, lambda a: Float64(data=(time.monotonic() - a.arrived_s) * 1e3)),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Received:
+    """An image as it came, and when (monotonic clock, s)."""
+
+    message: Image | CompressedImage
+    arrived_s: float
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
     """A pair of stereo pairs for the worker, and when its last image came (monotonic clock, s)."""
 
-    pairs: ConsecutivePairs[Image]
+    pairs: ConsecutivePairs[Received]
     arrived_s: float
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """To be made ready for: images of this size, px."""
+
+    width: int
+    height: int
+
+
 class Mailbox:
-    """Room for one piece of work: a new one replaces the one that nobody took yet."""
+    """Room for one piece of work, where a new one replaces the one that nobody took yet, and for one warm-up before it."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._work: Work | None = None
+        self._warm_up: WarmUp | None = None
         self._closed = False
 
     def put(self, work: Work) -> bool:
@@ -184,12 +152,23 @@ class Mailbox:
             self._condition.notify()
             return replaced
 
-    def take(self) -> Work | None:
-        """Wait for work; None once the box is closed."""
+    def put_warm_up(self, warm_up: WarmUp) -> None:
+        """Leave a warm-up, which is taken before any work."""
         with self._condition:
-            self._condition.wait_for(lambda: self._work is not None or self._closed)
+            self._warm_up = warm_up
+            self._condition.notify()
+
+    def take(self) -> Work | WarmUp | None:
+        """Wait for something to do; None once the box is closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._work or self._warm_up or self._closed)
+            if self._closed:
+                return None
+            if self._warm_up is not None:
+                warm_up, self._warm_up = self._warm_up, None
+                return warm_up
             work, self._work = self._work, None
-            return None if self._closed else work
+            return work
 
     def close(self) -> bool:
         """Let whoever waits go; True if work was left."""
@@ -212,34 +191,54 @@ class DwarfNode(LifecycleNode):
         self.statistics = Statistics()
         self._estimator: Estimator | None = None
         self._transition_error = ""
-        self._synchronizer: Synchronizer[Image] = Synchronizer()
+        self._synchronizer: Synchronizer[Received] = Synchronizer()
         self._infos: dict[str, CameraInfo] = {}
         self._subscribers: dict[str, Any] = {}
         self._publishers_by_topic: dict[str, tuple[Any, Callable[[Answer], Any]]] = {}
         self._mailbox = Mailbox()
         self._worker: threading.Thread | None = None
-        self._decoded: tuple[StereoPair[Image], StereoFrame] | None = None
+        self._decoded: tuple[StereoPair[Received], StereoFrame] | None = None
+        # Sizes that the estimator is to be made ready for, and is ready for.
+        self._wanted: WarmUp | None = None
+        self._warm: WarmUp | None = None
         self._received_s: dict[str, float] = {}
+        self._incompatible: dict[str, str] = {}
+        self._pair_number = 0
         self._accepted_seen = 0
+        self._drops_seen: Counter[str] = Counter()
         self._progress_s = time.monotonic()
+        self._reported: tuple[bytes, str] | None = None
+        self._reported_s = -math.inf
         self._logged: dict[str, tuple[str, float]] = {}
 
         self.add_on_set_parameters_callback(self._check_parameters)
         for name, spec in PARAMETERS.items():
             try:
-                self.declare_parameter(name, spec.default, _descriptor(spec))
+                self.declare_parameter(name, spec.default, descriptor(spec))
             except ParameterException as error:
                 raise InputError(f"parameter {name}: {' '.join(str(error).split())}") from None
 
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray,
+            "/diagnostics",
+            10,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
         # A steady clock: with use_sim_time and no /clock, diagnostics are needed most.
-        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(0.1, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the estimator; FAILURE with one ERROR line if that is not possible."""
-        name, engine, weights = (self._parameter(key) for key in ("estimator", "engine", "weights"))
+        """Load the estimator and warm it up; FAILURE with one ERROR line if that is not possible."""
+        self._publish_status(DiagnosticStatus.WARN, "configuring: loading the estimator")
         try:
-            self._estimator = load_estimator(name, weights or None, engine)
+            self._estimator = load_estimator(
+                self._parameter("estimator"),
+                self._parameter("weights") or None,
+                self._parameter("engine"),
+                self._parameter("precision"),
+                self._parameter("gpu_memory_fraction"),
+            )
+            self._warm_up_configured_size()
             self._create_publishers()
         except Exception as error:
             self._transition_error = f"not configured: {_one_line(error)}"
@@ -262,7 +261,9 @@ class DwarfNode(LifecycleNode):
         )
         self._infos.clear()
         self._received_s.clear()
-        self._progress_s = time.monotonic()
+        self._incompatible.clear()
+        self._wanted = self._warm
+        self._note_progress()
         self._mailbox = Mailbox()
         self._worker = threading.Thread(target=self._work, name="estimate", daemon=True)
         self._worker.start()
@@ -316,19 +317,23 @@ class DwarfNode(LifecycleNode):
             "right/image_rect": self._on_right,
             "right/camera_info": lambda info: self._on_camera_info("right/camera_info", info),
         }
+        compressed = self._parameter("image_transport") == "compressed"
         for topic, message_type in INPUT_TOPICS.items():
             subscriber = distro.subscriber_class()(
                 self,
-                message_type,
-                topic,
+                CompressedImage if compressed and message_type is Image else message_type,
+                self._resolved(topic),
                 qos_profile=qos_profile_sensor_data,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=functools.partial(self._on_incompatible_qos, topic)
+                ),
             )
             subscriber.registerCallback(callbacks[topic])
             self._subscribers[topic] = subscriber
 
     def _create_publishers(self) -> None:
-        outputs = dict(OUTPUTS)
+        outputs: dict[str, tuple[Any, Callable[[Answer], Any]]] = {}
         try:
             outputs["estimate"] = (
                 messages.scene_flow_type(),
@@ -336,7 +341,7 @@ class DwarfNode(LifecycleNode):
             )
         except InputError as error:
             self.get_logger().warning(f"no topic estimate: {error}")
-        for topic, (message_type, encode) in outputs.items():
+        for topic, (message_type, encode) in {**outputs, **OUTPUTS}.items():
             publisher = self.create_lifecycle_publisher(
                 message_type,
                 topic,
@@ -354,9 +359,12 @@ class DwarfNode(LifecycleNode):
         if self._worker is not None:
             self._worker.join(patience_s)
         self._decoded = None
+        # The images that wait in it are let go.
+        self._synchronizer = Synchronizer(drops=self._synchronizer.drops)
 
     def _release(self) -> None:
         self._estimator = None
+        self._wanted = self._warm = None
         for publisher, _ in self._publishers_by_topic.values():
             self.destroy_lifecycle_publisher(publisher)
         self._publishers_by_topic.clear()
@@ -365,7 +373,12 @@ class DwarfNode(LifecycleNode):
         return self.get_parameter(name).value
 
     def _resolved(self, topic: str) -> str:
-        return self.resolve_topic_name(topic)
+        """Full name of a topic, and of an input as it is subscribed to."""
+        name = self.resolve_topic_name(topic)
+        if INPUT_TOPICS.get(topic) is Image and self._parameter("image_transport") == "compressed":
+            # As image_transport names it, also after remapping.
+            name += "/compressed"
+        return name
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         for parameter in changed:
@@ -384,26 +397,61 @@ class DwarfNode(LifecycleNode):
                 )
         return SetParametersResult(successful=True)
 
-    def _on_left(self, message: Image) -> None:
+    def _on_left(self, message: Image | CompressedImage) -> None:
         self._on_image("left/image_rect", message, self._synchronizer.add_left)
 
-    def _on_right(self, message: Image) -> None:
+    def _on_right(self, message: Image | CompressedImage) -> None:
         self._on_image("right/image_rect", message, self._synchronizer.add_right)
 
-    def _on_image(self, topic: str, message: Image, add: Callable[..., Any]) -> None:
-        self._received_s[topic] = time.monotonic()
-        self._synchronizer.tolerance_s = self._parameter("sync_tolerance_s")
+    def _on_image(
+        self, topic: str, message: Image | CompressedImage, add: Callable[..., Any]
+    ) -> None:
+        now_s = time.monotonic()
+        self._received_s[topic] = now_s
+        self.statistics.tick(topic)
+        try:
+            size = (
+                messages.compressed_image_size(message.data, self._resolved(topic))
+                if isinstance(message, CompressedImage)
+                else (message.width, message.height)
+            )
+        except InputError as error:
+            self._synchronizer.drops[UNREADABLE] += 1
+            self._warn(topic, str(error))
+            return
+        self._make_ready_for(size)
+        approximate = self._parameter("approximate_sync")
+        self._synchronizer.tolerance_s = self._parameter("sync_tolerance_s") if approximate else 0.0
         self._synchronizer.max_frame_gap_s = self._parameter("max_frame_gap_s")
-        pairs = add(
-            messages.ns_from_stamp(message.header.stamp), (message.width, message.height), message
-        )
+        pairs = add(messages.ns_from_stamp(message.header.stamp), size, Received(message, now_s))
         while self._synchronizer.notices:
             cause, line = self._synchronizer.notices.popleft()
             self._warn(cause, line)
-        if pairs is not None:
-            self.statistics.accept()
-            if self._mailbox.put(Work(pairs, time.monotonic())):
-                self.statistics.drop(BUSY)
+        if pairs is None:
+            return
+        self.statistics.accept()
+        self._pair_number += 1
+        if self._pair_number % self._parameter("process_every_n"):
+            self.statistics.drop(SKIPPED)
+        elif self._mailbox.put(Work(pairs, now_s)):
+            self.statistics.drop(BUSY if self._warm == self._wanted else WARMING_UP)
+
+    def _make_ready_for(self, size: tuple[int, int]) -> None:
+        """Let the worker warm up for images of this size before it takes a pair of them, if they are what is calibrated."""
+        camera, warm_up = self._synchronizer.camera, WarmUp(*size)
+        if camera is not None and warm_up != self._wanted and size == (camera.width, camera.height):
+            self._wanted = warm_up
+            self._mailbox.put_warm_up(warm_up)
+
+    def _on_incompatible_qos(self, topic: str, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        self._incompatible[topic] = policy
+        name = self._resolved(topic)
+        self._warn(
+            f"QoS {topic}",
+            f"{name}: the publisher's {policy} is not what the node asks for, so nothing comes from it; "
+            f"set qos_overrides.{name}.subscription.{policy}",
+        )
 
     def _on_camera_info(self, topic: str, message: CameraInfo) -> None:
         known = self._infos.get(topic)
@@ -420,59 +468,113 @@ class DwarfNode(LifecycleNode):
         except InputError as error:
             self._synchronizer.set_camera(None)
             self.statistics.last_error = str(error)
-            self.get_logger().error(f"{error}; waiting for a calibration that can be used")
+            if self._is_news("calibration", str(error)):
+                self.get_logger().error(f"{error}; waiting for a calibration that can be used")
         else:
             self._synchronizer.set_camera(camera)
 
     def _work(self) -> None:
-        while (work := self._mailbox.take()) is not None:
+        while (task := self._mailbox.take()) is not None:
             try:
-                if self._answer(work.pairs):
-                    self.statistics.answer(time.monotonic() - work.arrived_s)
-                else:
+                if isinstance(task, WarmUp):
+                    self._warm_up(task)
+                    continue
+                stages_s = self._answer(task)
+                if stages_s is None:
                     self.statistics.drop(NO_SUBSCRIBER)
+                else:
+                    self.statistics.answer(time.monotonic() - task.arrived_s, stages_s)
             except Exception as error:  # whatever an estimator does, the next pair is tried
                 line = _one_line(error)
-                self.statistics.fail(line)
+                if isinstance(task, WarmUp):
+                    line = f"warm-up failed: {line}"
+                    self.statistics.last_error = line
+                else:
+                    self.statistics.fail(line)
+                    line = f"pair not answered: {line}"
                 if self._is_news("worker", line):
-                    self.get_logger().error(f"pair not answered: {line}")
+                    self.get_logger().error(line)
 
-    def _answer(self, pairs: ConsecutivePairs[Image]) -> bool:
-        """Estimate and publish for those who listen; False if nobody does."""
+    def _warm_up_configured_size(self) -> None:
+        width, height = self._parameter("image_width"), self._parameter("image_height")
+        if bool(width) != bool(height):
+            raise InputError(
+                f"image_width and image_height: {width} and {height} px, expected both or neither"
+            )
+        if width:
+            self._warm_up(WarmUp(width, height))
+            self._wanted = self._warm
+
+    def _warm_up(self, warm_up: WarmUp) -> None:
         assert self._estimator is not None
-        wanted = [
-            (publisher, encode)
-            for publisher, encode in self._publishers_by_topic.values()
+        start_s = time.monotonic()
+        try:
+            self._estimator.warm_up(warm_up.width, warm_up.height)
+        finally:
+            self._warm = warm_up
+        if (elapsed_s := time.monotonic() - start_s) > 1.0:
+            self.get_logger().info(
+                f"ready for images of {warm_up.width} x {warm_up.height} px after {elapsed_s:.1f} s"
+            )
+
+    def _answer(self, work: Work) -> dict[str, float] | None:
+        """Estimate and publish for those who listen; the seconds that each stage took, None if nobody listens."""
+        assert self._estimator is not None
+        wanted = {
+            topic: (publisher, encode)
+            for topic, (publisher, encode) in self._publishers_by_topic.items()
             if publisher.get_subscription_count() > 0
-        ]
-        if not wanted:
-            return False
+        }
+        if not wanted.keys() - {LATENCY_TOPIC}:
+            return None
+        pairs = work.pairs
+        taken_s = time.monotonic()
         previous, current = self._decode(pairs.previous), self._decode(pairs.current)
         self._decoded = (pairs.current, current)
+        decoded_s = time.monotonic()
         newest_first = self._parameter("reference") == "current"
         reference, other = (current, previous) if newest_first else (previous, current)
         scene_flow = self._estimator.estimate(reference, other)
+        estimated_s = time.monotonic()
         frame_id = self._parameter("frame_id") or scene_flow.frame_id
+        valid = scene_flow.valid
+        if not self._parameter("occlusion_check"):
+            valid = np.isfinite(scene_flow.disparity) & np.isfinite(scene_flow.disparity_next)
+            valid &= np.isfinite(scene_flow.flow).all(axis=-1)
         answer = Answer(
-            dataclasses.replace(scene_flow, frame_id=frame_id),
+            dataclasses.replace(scene_flow, frame_id=frame_id, valid=valid),
             reference.left,
             self._parameter("max_depth_m"),
             self._parameter("min_disparity"),
+            self._parameter("marker_spacing_px"),
             self._estimator.name,
+            work.arrived_s,
         )
-        for publisher, encode in wanted:
+        for publisher, encode in wanted.values():
             publisher.publish(encode(answer))
-        return True
+        return {
+            WAIT: abs(pairs.current.left.arrived_s - pairs.current.right.arrived_s),
+            QUEUE: taken_s - work.arrived_s,
+            DECODE: decoded_s - taken_s,
+            NETWORK: estimated_s - decoded_s,
+            ENCODE: time.monotonic() - estimated_s,
+        }
 
-    def _decode(self, pair: StereoPair[Image]) -> StereoFrame:
+    def _decode(self, pair: StereoPair[Received]) -> StereoFrame:
         if self._decoded is not None and self._decoded[0] is pair:
             return self._decoded[1]
+
+        def pixels(message: Image | CompressedImage, topic: str) -> np.ndarray:
+            if isinstance(message, CompressedImage):
+                return messages.image_from_compressed(message, self._resolved(topic))
+            return messages.image_from_message(message, self._resolved(topic))
+
         return StereoFrame(
-            messages.image_from_message(pair.left, self._resolved("left/image_rect")),
-            messages.image_from_message(pair.right, self._resolved("right/image_rect")),
+            pixels(pair.left.message, "left/image_rect"),
+            pixels(pair.right.message, "right/image_rect"),
             stamp=pair.stamp,
             camera=pair.camera,
-            frame_id=pair.left.header.frame_id,
+            frame_id=pair.left.message.header.frame_id,
         )
 
     def _warn(self, source: str, line: str) -> None:
@@ -489,31 +591,58 @@ class DwarfNode(LifecycleNode):
         return True
 
     def _report(self) -> None:
-        """Every second: publish the diagnostics, and say what is missing if nothing comes."""
+        """Publish the diagnostics every second and when the status changes; say what is missing if nothing comes."""
+        level, kind, message = self._status()
+        if kind == "stalled":
+            self._warn("input", message)
+        due = time.monotonic() - self._reported_s >= REPORT_PERIOD_S
+        if due or (level, kind) != self._reported:
+            self._reported = (level, kind)
+            self._publish_status(level, message)
+
+    def _status(self) -> tuple[bytes, str, str]:
+        """Level of DiagnosticStatus, kind of status, and one line."""
         counted = self.statistics
         if counted.accepted != self._accepted_seen or not self._subscribers:
-            self._accepted_seen = counted.accepted
-            self._progress_s = time.monotonic()
-        stalled = ""
-        if time.monotonic() - self._progress_s >= STALLED_S:
-            stalled = f"no stereo pairs: {self._missing()}"
-            self._warn("input", stalled)
-
+            self._note_progress()
         if self._transition_error:
-            level, message = DiagnosticStatus.ERROR, self._transition_error
-        elif not self._subscribers:
-            level, message = DiagnosticStatus.WARN, "not active"
-        elif stalled:
-            level, message = DiagnosticStatus.WARN, stalled
-        elif counted.failing:
-            level, message = DiagnosticStatus.ERROR, f"pair not answered: {counted.last_error}"
-        else:
-            level, message = DiagnosticStatus.OK, "active"
-        estimator = self._estimator
+            return DiagnosticStatus.ERROR, "transition", self._transition_error
+        if not self._subscribers:
+            return DiagnosticStatus.WARN, "inactive", "not active"
+        if self._worker is None or not self._worker.is_alive():
+            return (
+                DiagnosticStatus.ERROR,
+                "dead",
+                "the estimating thread has ended: restart the node",
+            )
+        if time.monotonic() - self._progress_s >= STALLED_S:
+            return DiagnosticStatus.WARN, "stalled", f"no stereo pairs: {self._missing()}"
+        if self._wanted is not None and self._warm != self._wanted:
+            size = f"{self._wanted.width} x {self._wanted.height} px"
+            return DiagnosticStatus.WARN, "warming up", f"warming up for images of {size}"
+        if counted.failing:
+            return DiagnosticStatus.ERROR, "failing", f"pair not answered: {counted.last_error}"
+        return DiagnosticStatus.OK, "active", "active"
+
+    def _note_progress(self) -> None:
+        self._accepted_seen = self.statistics.accepted
+        self._drops_seen = Counter(self._synchronizer.drops)
+        self._progress_s = time.monotonic()
+
+    def _publish_status(self, level: bytes, message: str) -> None:
+        self._reported_s = time.monotonic()
+        estimator, memory_mib = self._estimator, resident_memory_mib()
         values = {
             "estimator": estimator.name if estimator else "",
             "engine": estimator.engine if estimator else "",
-            **values_of(counted, self._synchronizer.drops),
+            "weights": self._parameter("weights"),
+            "precision": self._parameter("precision"),
+            **values_of(self.statistics, self._synchronizer.drops),
+            **{
+                f"rate {topic} (Hz)": f"{self.statistics.rate_hz(topic):.1f}"
+                for topic in ("left/image_rect", "right/image_rect")
+            },
+            "memory (MiB)": "" if memory_mib is None else f"{memory_mib:.0f}",
         }
         self._diagnostics.publish(
             diagnostics_message(
@@ -532,23 +661,26 @@ class DwarfNode(LifecycleNode):
                 is_silent = now_s - self._received_s.get(topic, -math.inf) >= STALLED_S
             if is_silent:
                 publishers = self.count_publishers(self._resolved(topic))
-                hint = (
-                    "no publisher" if publishers == 0 else f"{publishers} publisher(s), check QoS"
-                )
+                if publishers == 0:
+                    hint = "no publisher"
+                elif topic in self._incompatible:
+                    hint = f"{publishers} publisher(s), QoS does not match: {self._incompatible[topic]}"
+                else:
+                    hint = f"{publishers} publisher(s), check QoS"
                 silent.append(f"{self._resolved(topic)} ({hint})")
         if silent:
             return f"nothing on {', '.join(silent)}"
         if self._synchronizer.camera is None:
             return f"the calibration cannot be used: {self.statistics.last_error}"
         difference_s = self._synchronizer.last_difference_s
-        tolerance_s = self._parameter("sync_tolerance_s")
+        tolerance_s = self._synchronizer.tolerance_s
         if difference_s is not None and difference_s > tolerance_s:
             return (
                 f"stamps of left and right differ by {difference_s * 1e3:.3f} ms, "
-                f"more than sync_tolerance_s allows ({tolerance_s * 1e3:g} ms)"
+                f"more than sync_tolerance_s and approximate_sync allow ({tolerance_s * 1e3:g} ms)"
             )
-        unpaired = ", ".join(f"{n} {cause}" for cause, n in self._synchronizer.drops.items() if n)
-        return f"images come but do not pair ({unpaired or 'one frame only'})"
+        lost = listed(self._synchronizer.drops - self._drops_seen)
+        return f"images come but do not pair ({lost if lost != 'none' else 'one frame only'})"
 
 
 def main(args: list[str] | None = None) -> int:
@@ -608,23 +740,6 @@ def _run(arguments: list[str]) -> int:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-
-
-def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(
-        description=spec.description, read_only=spec.changes == "start"
-    )
-    if spec.choices:
-        descriptor.additional_constraints = " or ".join(spec.choices)
-    if spec.between is not None:
-        low, high = spec.between
-        if isinstance(spec.default, int):
-            descriptor.integer_range = [
-                IntegerRange(from_value=int(low), to_value=int(high), step=1)
-            ]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    return descriptor
 
 
 def _same_calibration(one: CameraInfo, other: CameraInfo) -> bool:

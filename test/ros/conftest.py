@@ -66,11 +66,17 @@ def reserve_domain() -> tuple[int, int]:
 class NodeProcess:
     """The live node, running; its log is kept in a file."""
 
-    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+        log: Path,
+        program: tuple[str, ...],
+    ) -> None:
         self._log_file = log
         with log.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "dwarf_ros.ros.node", "--ros-args", *arguments],
+                [sys.executable, "-u", *program, "--ros-args", *arguments],
                 env={**environment, "PYTHONPATH": str(REPOSITORY)},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -105,8 +111,13 @@ def start_node(ros_environment, tmp_path) -> Iterator[Callable[..., NodeProcess]
     """Function that starts the live node with ROS arguments."""
     started: list[NodeProcess] = []
 
-    def start(*arguments: str, active: bool = True) -> NodeProcess:
-        node = NodeProcess(arguments, ros_environment, tmp_path / f"node{len(started)}.log")
+    def start(
+        *arguments: str,
+        active: bool = True,
+        program: tuple[str, ...] = ("-m", "dwarf_ros.ros.node"),
+    ) -> NodeProcess:
+        log = tmp_path / f"node{len(started)}.log"
+        node = NodeProcess(arguments, ros_environment, log, program)
         started.append(node)
         if active:
             node.wait_for_log("active: waiting for")

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 pytest.importorskip("diagnostic_msgs")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from dwarf_ros.ros.diagnostics import BUSY, Statistics, diagnostics_message, values_of
+from dwarf_ros.ros.diagnostics import (
+    BUSY,
+    DECODE,
+    NETWORK,
+    QUEUE,
+    Statistics,
+    diagnostics_message,
+    resident_memory_mib,
+    values_of,
+)
 
 
 def counted() -> Statistics:
-    statistics = Statistics()
+    statistics = Statistics(clock=lambda: 7.0)
     for _ in range(5):
         statistics.accept()
     for latency_s in (0.010, 0.030, 0.020):
-        statistics.answer(latency_s)
+        statistics.answer(latency_s, {QUEUE: latency_s / 2, NETWORK: latency_s / 2})
     statistics.drop(BUSY)
     statistics.fail("left/image_rect: data has 0 bytes")
     return statistics
@@ -35,19 +45,44 @@ def test_every_accepted_pair_is_answered_or_dropped_for_a_cause():
 def test_a_failure_is_told_until_the_next_answer():
     statistics = counted()
     assert statistics.failing
-    statistics.answer(0.01)
+    statistics.answer(0.01, {})
     assert not statistics.failing
     assert statistics.last_error == "left/image_rect: data has 0 bytes"
 
 
-def test_the_median_latency_is_of_the_last_answers_only():
+def test_latencies_are_of_the_last_answers_only():
     statistics = Statistics()
-    assert statistics.median_latency_s() is None
+    assert statistics.latencies_ms() == {}
     for _ in range(1000):
-        statistics.answer(9.0)
-    for _ in range(200):
-        statistics.answer(0.05)
-    assert statistics.median_latency_s() == 0.05
+        statistics.answer(9.0, {DECODE: 9.0})
+    for number in range(200):
+        statistics.answer(0.05, {DECODE: 0.001 * number})
+    times_ms = statistics.latencies_ms()
+    assert times_ms["latency"] == pytest.approx((50, 50))
+    assert times_ms[DECODE] == pytest.approx((99.5, 189.05))
+
+
+def test_rates_are_of_the_last_seconds():
+    now_s = 100.0
+    statistics = Statistics(clock=lambda: now_s)
+    assert statistics.rate_hz("in") == 0
+    for _ in range(20):
+        now_s += 0.1
+        statistics.accept()
+    assert statistics.rate_hz("in") == pytest.approx(10)
+    assert statistics.rate_hz("out") == 0
+    now_s += 4.0
+    assert statistics.rate_hz("in") == pytest.approx(2, abs=0.21)
+    now_s += 10.0
+    assert statistics.rate_hz("in") == 0
+
+
+def test_memory_is_that_of_this_process():
+    before = resident_memory_mib()
+    ballast = np.ones(8_000_000)
+    assert before is not None
+    assert resident_memory_mib() > before + 30
+    assert ballast.size
 
 
 def test_values_and_status_carry_every_count():
@@ -58,7 +93,20 @@ def test_values_and_status_carry_every_count():
         "dropped: busy": 1,
         "dropped: failed": 1,
         "not paired: duplicate stamp": 4,
+        "rate in (Hz)": "0.0",
+        "rate out (Hz)": "0.0",
         "median latency (ms)": "20.0",
+        "p95 latency (ms)": "29.0",
+        "median wait for partner (ms)": "",
+        "p95 wait for partner (ms)": "",
+        "median queue (ms)": "10.0",
+        "p95 queue (ms)": "14.5",
+        "median decode (ms)": "",
+        "p95 decode (ms)": "",
+        "median network (ms)": "10.0",
+        "p95 network (ms)": "14.5",
+        "median encode (ms)": "",
+        "p95 encode (ms)": "",
         "last error": "left/image_rect: data has 0 bytes",
     }
     message = diagnostics_message("dwarf", 1_500_000_000, DiagnosticStatus.WARN, "slow", values)

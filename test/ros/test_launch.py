@@ -84,7 +84,7 @@ def test_rviz_shows_topics_that_the_node_publishes():
         if "Topic" in display
     }
     assert topics <= {*node.OUTPUTS, *node.INPUT_TOPICS}
-    assert {"scene_flow", "flow_color"} <= topics
+    assert {"scene_flow", "scene_flow_markers", "flow_color"} <= topics
 
 
 def test_every_argument_has_a_default_and_a_description():

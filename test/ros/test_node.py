@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import itertools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -21,13 +24,16 @@ import yaml
 pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from sensor_msgs.msg import Image, PointCloud2
+from rclpy.parameter import parameter_value_to_python
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Float64
 from stereo_msgs.msg import DisparityImage
+from visualization_msgs.msg import MarkerArray
 
 from dwarf_ros.datasets.sequences import open_sequence
 from dwarf_ros.estimators.classical import ClassicalEstimator
 from dwarf_ros.network.weights import FORMAT, FORMAT_VERSION
-from dwarf_ros.ros import messages, node
+from dwarf_ros.ros import messages, node, parameters
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
 from dwarf_ros.types import StereoCamera
 
@@ -36,6 +42,38 @@ DISPARITY, FLOW, PERIOD_NS = 8, 3, 100_000_000
 FX, BASELINE = 120.0, 0.5
 CAMERA = StereoCamera(FX, FX, 80.0, 48.0, 80.0, BASELINE, 160, 96)
 CLASSICAL = ("-p", "estimator:=classical")
+
+
+# The node with an estimator that does what the code before says.
+FAULTY = """
+import sys
+from dwarf_ros.estimators.classical import ClassicalEstimator
+from dwarf_ros.ros import distro
+distro.prepare_environment()
+from dwarf_ros.ros import node
+
+class Faulty(ClassicalEstimator):
+    calls = 0
+
+    def estimate(self, previous, current):
+        self.calls += 1
+        {fault}
+        return super().estimate(previous, current)
+
+    def warm_up(self, width, height):
+        {warm_up}
+
+node.load_estimator = lambda *arguments: Faulty()
+sys.exit(node.main(sys.argv[1:]))
+"""
+
+
+def faulty(fault: str = "pass", warm_up: str = "pass") -> tuple[str, ...]:
+    return ("-c", FAULTY.format(fault=fault, warm_up=warm_up))
+
+
+def status_values(status: DiagnosticStatus) -> dict[str, str]:
+    return {value.key: value.value for value in status.values}
 
 
 def stamp_of(message: Any) -> int:
@@ -63,13 +101,19 @@ def test_every_topic_carries_the_newest_frame_with_its_geometry(start_node, rig)
         "flow": Image,
         "flow_color": Image,
         "scene_flow": PointCloud2,
+        "scene_flow_markers": MarkerArray,
     }
+    latencies = rig.listen("debug/latency_ms", Float64)
     estimates = rig.listen("estimate", pytest.importorskip("dwarf_ros.msg").SceneFlow)
     heard = {topic: rig.listen(topic, kind) for topic, kind in kinds.items()}
     rig.connect()
     heard["estimate"] = estimates
 
     def answered_on_all() -> set[int]:
+        # One marker holds them all, and carries the header.
+        heard["scene_flow_markers"][:] = [
+            m.markers[0] if isinstance(m, MarkerArray) else m for m in heard["scene_flow_markers"]
+        ]
         return set.intersection(*(set(map(stamp_of, received)) for received in heard.values()))
 
     rig.feed_until(answered_on_all)
@@ -110,6 +154,14 @@ def test_every_topic_carries_the_newest_frame_with_its_geometry(start_node, rig)
     assert np.median(cloud[inside][:, 4:7], axis=0) == pytest.approx([expected, 0, 0], abs=0.1)
     assert np.isnan(cloud[~inside][:, 4]).all()
 
+    lines = last["scene_flow_markers"]
+    assert (lines.type, lines.ns) == (lines.LINE_LIST, "scene_flow")
+    ways = np.array([(p.x, p.y, p.z) for p in lines.points]).reshape(-1, 2, 3)
+    way = np.median(ways[:, 1] - ways[:, 0], axis=0) / messages.MARKER_WAY_S
+    assert way == pytest.approx([expected, 0, 0], abs=0.2)
+    assert all(0 < latency.data < 60_000 for latency in latencies)
+    assert latencies
+
     colour = last["flow_color"]
     assert (colour.encoding, colour.width, colour.height) == ("rgb8", 160, 96)
     red, _, blue = np.median(np.frombuffer(colour.data, np.uint8).reshape(-1, 3), axis=0)
@@ -144,6 +196,8 @@ def test_parameters_change_while_it_runs_or_are_refused_with_a_reason(start_node
         ("queue_size", 5, "deactivate and clean up first"),
         ("max_depth_m", -1.0, "out of range"),
         ("autostart", False, "read-only"),
+        ("process_every_n", 0, "out of range"),
+        ("image_transport", "compressed", "deactivate and clean up first"),
     ):
         result = rig.set_parameter(name, value)
         assert not result.successful
@@ -482,6 +536,35 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(ros_environment, arguments
     assert line in done.stderr
 
 
+def test_the_table_of_parameters_is_generated_from_their_declarations():
+    stated = (REPOSITORY / "docs" / "parameters.md").read_text(encoding="utf-8")
+    assert stated == parameters.parameter_table()
+    assert all(spec.description in stated for spec in parameters.PARAMETERS.values())
+
+
+def test_the_parameters_that_ros_knows_are_those_of_the_table(start_node, rig):
+    from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
+
+    start_node("-p", "autostart:=false", active=False)
+    names = rig.call(ListParameters, "dwarf/list_parameters", ListParameters.Request()).result.names
+    own = {n for n in names if not n.startswith(("qos_overrides", "start_type", "use_sim_time"))}
+    assert own == set(parameters.PARAMETERS)
+    request = DescribeParameters.Request(names=sorted(own))
+    described = rig.call(DescribeParameters, "dwarf/describe_parameters", request).descriptors
+    values = rig.call(
+        GetParameters, "dwarf/get_parameters", GetParameters.Request(names=sorted(own))
+    ).values
+    for descriptor, value in zip(described, values, strict=True):
+        spec = parameters.PARAMETERS[descriptor.name]
+        assert descriptor.description == spec.description
+        assert descriptor.read_only == (spec.changes == "start")
+        ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+        assert [(r.from_value, r.to_value) for r in ranges] == [spec.between][: len(ranges)]
+        assert bool(ranges) == (spec.between is not None)
+        if descriptor.name != "autostart":
+            assert parameter_value_to_python(value) == spec.default
+
+
 def test_the_parameter_file_lists_every_parameter_with_its_default():
     listed = yaml.safe_load((REPOSITORY / "config" / "dwarf.yaml").read_text())
     defaults = {name: spec.default for name, spec in node.PARAMETERS.items()}
@@ -489,13 +572,312 @@ def test_the_parameter_file_lists_every_parameter_with_its_default():
 
 
 def test_the_mailbox_keeps_the_newest_and_lets_go_when_closed():
-    pair = StereoPair(0, Image(), Image(), CAMERA)
+    image = node.Received(Image(), 0.0)
+    pair = StereoPair(0, image, image, CAMERA)
     old, new = (node.Work(ConsecutivePairs(pair, pair), float(i)) for i in range(2))
     mailbox = node.Mailbox()
     assert not mailbox.put(old)
     assert mailbox.put(new)
+    warm_up = node.WarmUp(160, 96)
+    mailbox.put_warm_up(warm_up)
+    assert mailbox.take() is warm_up
     assert mailbox.take() is new
     assert not mailbox.put(old)
     assert mailbox.close()
     assert mailbox.take() is None
     assert not mailbox.close()
+
+
+# Faults
+
+
+def test_an_estimator_that_fails_once_costs_one_pair(start_node, rig):
+    fault = 'assert self.calls != 3, "out of\\n luck"'
+    process = start_node(*CLASSICAL, program=faulty(fault))
+    flows = rig.listen("flow", Image)
+    rig.connect()
+    rig.feed_until(lambda: len(flows) >= 5)
+    assert "pair not answered: AssertionError: out of luck" in process.log()
+    assert process.stop() == 0
+    assert process.counts()["failed"] == 1
+    assert "Traceback" not in process.log()
+
+
+def test_an_estimator_that_always_fails_is_an_error_state_and_one_line_now_and_then(
+    start_node, rig
+):
+    process = start_node(*CLASSICAL, program=faulty('raise MemoryError("none left")'))
+    rig.listen("flow", Image)
+    statuses = rig.listen("/diagnostics", DiagnosticArray)
+    rig.connect()
+    rig.feed_until(
+        lambda: any(
+            s.status[0].message == "pair not answered: MemoryError: none left" for s in statuses
+        )
+    )
+    assert statuses[-1].status[0].level == DiagnosticStatus.ERROR
+    assert status_values(statuses[-1].status[0])["last error"] == "MemoryError: none left"
+    assert process.stop() == 0
+    counts = process.counts()
+    assert counts["failed"] >= 1
+    assert counts["answered"] == 0
+    assert process.log().count("pair not answered") <= 1 + counts["failed"] // 2
+
+
+def test_while_it_warms_up_pairs_are_not_busy_and_the_newest_is_answered_after(start_node, rig):
+    process = start_node(*CLASSICAL, program=faulty(warm_up="import time; time.sleep(1.5)"))
+    flows = rig.listen("flow", Image)
+    statuses = rig.listen("/diagnostics", DiagnosticArray)
+    rig.connect()
+    rig.feed_until(lambda: flows)
+    assert any(s.status[0].message == "warming up for images of 160 x 96 px" for s in statuses)
+    assert process.stop() == 0
+    assert process.counts()["warming up"] >= 5
+    assert "ready for images of 160 x 96 px after 1.5 s" in process.log()
+
+
+def test_a_size_given_is_warmed_up_when_configured(start_node, rig):
+    size = ("-p", "image_width:=160", "-p", "image_height:=96")
+    program = faulty(warm_up='print("warm", width, height)')
+    process = start_node(*CLASSICAL, *size, program=program)
+    assert "warm 160 96" in process.log()
+    flows = rig.listen("flow", Image)
+    rig.connect()
+    rig.feed_until(lambda: flows)
+    assert process.log().count("warm 160 96") == 1
+    half = start_node(*CLASSICAL, "-r", "__node:=half", *size[:2], active=False)
+    half.wait_for_log("not configured: image_width and image_height: 160 and 0 px, expected both")
+
+
+def test_a_failing_warm_up_is_told_and_pairs_are_tried(start_node, rig):
+    process = start_node(*CLASSICAL, program=faulty(warm_up='raise ValueError("no compiler")'))
+    flows = rig.listen("flow", Image)
+    rig.connect()
+    rig.feed_until(lambda: flows)
+    assert "warm-up failed: ValueError: no compiler" in process.log()
+
+
+def test_a_camera_that_dies_changes_and_comes_back_is_followed(start_node, rig):
+    """Right camera silent, then another encoding, then another size with its calibration, then as before."""
+    process = start_node(*CLASSICAL)
+    flows = rig.listen("flow", Image)
+    statuses = rig.listen("/diagnostics", DiagnosticArray)
+    rig.connect()
+    rig.feed_until(lambda: flows)
+
+    def right_is_dead(frame: dict) -> None:
+        del frame["right/image_rect"]
+
+    rig.feed_until(
+        lambda: "nothing on /right/image_rect (1 publisher(s), check QoS)" in process.log(),
+        right_is_dead,
+    )
+    assert statuses[-1].status[0].level == DiagnosticStatus.WARN
+    flows.clear()
+    rig.feed_until(lambda: flows)
+
+    def grey(frame: dict) -> None:
+        for topic in ("left/image_rect", "right/image_rect"):
+            rgb = messages.image_from_message(frame[topic])
+            frame[topic] = messages.image_message(
+                np.ascontiguousarray(rgb[..., 1]), stamp_of(frame[topic]), "camera"
+            )
+
+    flows.clear()
+    rig.feed_until(lambda: len(flows) >= 2, grey)
+
+    def halved(frame: dict) -> None:
+        for side in ("left", "right"):
+            info, topic = frame[f"{side}/camera_info"], f"{side}/image_rect"
+            info.roi.width, info.roi.height = 128, 80
+            rgb = messages.image_from_message(frame[topic])[:80, :128]
+            frame[topic] = messages.image_message(
+                np.ascontiguousarray(rgb), stamp_of(frame[topic]), "camera"
+            )
+
+    rig.feed_until(lambda: flows[-1].width == 128, halved)
+    rig.feed_until(lambda: flows[-1].width == 160)
+    assert process.stop() == 0
+    assert "Traceback" not in process.log()
+    counts = process.counts()
+    assert 2 * counts["accepted"] == sum(counts.values())
+
+
+def test_a_calibration_that_comes_late_is_waited_for_and_missed(start_node, rig):
+    process = start_node(*CLASSICAL)
+    flows = rig.listen("flow", Image)
+    rig.connect()
+    start_s = time.monotonic()
+
+    def uncalibrated(frame: dict) -> None:
+        del frame["left/camera_info"], frame["right/camera_info"]
+
+    rig.feed_until(lambda: time.monotonic() - start_s > 3, uncalibrated)
+    assert not flows
+    assert re.search(r"nothing on /left/camera_info \(.*\), /right/camera_info \(", process.log())
+    rig.feed_until(lambda: flows)
+    assert process.stop() == 0
+
+
+def test_a_subscriber_that_joins_and_leaves_all_the_time_is_survived(start_node, rig):
+    process = start_node(*CLASSICAL)
+    flows = rig.listen("flow", Image)
+    rig.connect()
+    rig.feed_until(lambda: flows)
+    for _ in range(15):
+        listener = rig.node.create_subscription(PointCloud2, "scene_flow", lambda m: None, 10)
+        rig.publish(rig.next_frame())
+        rig.spin(0.1)
+        rig.node.destroy_subscription(listener)
+        rig.publish(rig.next_frame())
+        rig.spin(0.1)
+    flows.clear()
+    rig.feed_until(lambda: flows)
+    assert process.stop() == 0
+    assert "Traceback" not in process.log()
+    assert "failed" not in process.counts()
+
+
+def test_quality_of_service_that_does_not_match_is_named(start_node, rig):
+    from rclpy.qos import qos_profile_sensor_data
+
+    policy = "qos_overrides./left/image_rect.subscription.reliability:=reliable"
+    process = start_node(*CLASSICAL, "-p", policy)
+    rig.node.destroy_publisher(rig.publishers["left/image_rect"])
+    rig.publishers["left/image_rect"] = rig.node.create_publisher(
+        Image, "left/image_rect", qos_profile_sensor_data
+    )
+    rig.feed_until(
+        lambda: (
+            "nothing on /left/image_rect (1 publisher(s), QoS does not match: reliability)"
+            in process.log()
+        )
+    )
+    assert "set qos_overrides./left/image_rect.subscription.reliability" in process.log()
+
+
+def test_stamps_that_stand_still_are_named(start_node, rig):
+    process = start_node(*CLASSICAL)
+    rig.connect()
+
+    def stand_still(frame: dict) -> None:
+        for message in frame.values():
+            message.header.stamp = messages.stamp_from_ns(0)
+
+    rig.feed_until(
+        lambda: re.search(r"do not pair \(\d+ duplicate stamp\)", process.log()), stand_still
+    )
+
+
+def test_compressed_images_are_answered_and_damaged_ones_told(start_node, rig):
+    process = start_node(
+        *CLASSICAL, "-p", "image_transport:=compressed", "-r", "left/image_rect:=eye"
+    )
+    assert "waiting for /eye/compressed" in process.log()
+    flows = rig.listen("flow", Image)
+    for topic, name in (("left/image_rect", "eye"), ("right/image_rect", "right/image_rect")):
+        rig.node.destroy_publisher(rig.publishers[topic])
+        rig.publishers[topic] = rig.node.create_publisher(CompressedImage, f"{name}/compressed", 10)
+    rig.connect()
+
+    def compress(frame: dict, damage: int = 0) -> None:
+        for topic in ("left/image_rect", "right/image_rect"):
+            bgr = messages.image_from_message(frame[topic])[..., ::-1]
+            file = cv2.imencode(".png", np.ascontiguousarray(bgr))[1].tobytes()
+            message = CompressedImage(header=frame[topic].header, format="rgb8; png compressed")
+            message.data = array.array("B", file[: len(file) - damage])
+            frame[topic] = message
+
+    rig.feed_until(lambda: flows, compress)
+    assert np.nanmedian(float_image(flows[-1])[..., 0]) == pytest.approx(-FLOW, abs=0.1)
+    rig.feed_until(
+        lambda: "/compressed: data has 20 bytes and no image size" in process.log(),
+        lambda frame: (compress(frame), [cut(m) for m in frame.values()]),
+    )
+    flows.clear()
+    rig.feed_until(lambda: flows, compress)
+    assert process.stop() == 0
+    assert "Traceback" not in process.log()
+
+
+def cut(message: Any) -> None:
+    if isinstance(message, CompressedImage):
+        message.data = message.data[:20]
+
+
+def test_live_parameters_of_pairs_and_velocities(start_node, rig):
+    """process_every_n, approximate_sync, occlusion_check and marker_spacing_px."""
+    process = start_node(*CLASSICAL)
+    clouds = rig.listen("scene_flow", PointCloud2)
+    markers = rig.listen("scene_flow_markers", MarkerArray)
+    statuses = rig.listen("/diagnostics", DiagnosticArray)
+    estimates = rig.listen("estimate", pytest.importorskip("dwarf_ros.msg").SceneFlow)
+    rig.connect()
+    picture = cv2.blur(np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8), (3, 3))
+
+    def overtaken(frame: dict) -> None:
+        """Something nearer goes past the wall and hides some of it."""
+        column = 30 + 11 * (rig.frames % 8)
+        for topic, shift in (("left/image_rect", 0), ("right/image_rect", -14)):
+            pixels = messages.image_from_message(frame[topic])
+            pixels[20:70, column + shift : column + shift + 40] = picture
+            frame[topic] = messages.image_message(pixels, stamp_of(frame[topic]), "camera")
+
+    def trusted_of_known() -> tuple[int, int]:
+        answer = messages.scene_flow_from_message(estimates[-1])
+        known = np.isfinite(answer.disparity) & np.isfinite(answer.disparity_next)
+        known &= np.isfinite(answer.flow).all(axis=-1)
+        return int(answer.valid.sum()), int(known.sum())
+
+    rig.feed_until(lambda: clouds and markers and len(estimates) >= 2, overtaken)
+    trusted, known = trusted_of_known()
+    assert 0 < trusted < known - 20
+    few = len(markers[-1].markers[0].points)
+    assert rig.set_parameter("occlusion_check", False).successful
+    assert rig.set_parameter("marker_spacing_px", 8).successful
+    rig.feed_until(lambda: len(markers[-1].markers[0].points) > 4 * few, overtaken)
+    trusted, known = trusted_of_known()
+    assert trusted == known > 0
+
+    assert rig.set_parameter("process_every_n", 3).successful
+    rig.spin(0.5)
+    clouds.clear()
+    first = rig.frames
+    rig.feed_until(lambda: len(clouds) >= 4)
+    assert rig.frames - first >= 10
+    rig.spin(1.2)
+    assert int(status_values(statuses[-1].status[0])["dropped: skipped"]) >= 6
+
+    def shifted(frame: dict) -> None:
+        frame["right/image_rect"].header.stamp.nanosec += 5_000_000
+
+    assert rig.set_parameter("process_every_n", 1).successful
+    clouds.clear()
+    rig.feed_until(lambda: len(clouds) >= 2, shifted)
+    assert rig.set_parameter("approximate_sync", False).successful
+    rig.feed_until(
+        lambda: "differ by 5.000 ms, more than sync_tolerance_s and approx" in process.log(),
+        shifted,
+    )
+
+
+def test_diagnostics_come_at_once_when_the_state_changes_and_time_every_stage(start_node, rig):
+    process = start_node(*CLASSICAL)
+    statuses = rig.listen("/diagnostics", DiagnosticArray)
+    flows = rig.listen("flow", Image)
+    rig.connect()
+    rig.feed_until(lambda: len(flows) >= 3)
+    rig.wait_for(lambda: statuses and float(status_values(statuses[-1].status[0])["rate out (Hz)"]))
+    values = status_values(statuses[-1].status[0])
+    for stage in ("latency", "wait for partner", "queue", "decode", "network", "encode"):
+        assert 0 < float(values[f"median {stage} (ms)"]) <= float(values[f"p95 {stage} (ms)"])
+    assert float(values["rate left/image_rect (Hz)"]) > 0
+    assert 10 < float(values["memory (MiB)"]) < 10_000
+    # Off and on at once: each state is there to be heard for less than the second between two reports.
+    for transition, told in (("deactivate", "not active"), ("activate", "active")):
+        statuses.clear()
+        assert rig.transition(transition)
+        start_s = time.monotonic()
+        rig.wait_for(lambda told=told: any(s.status[0].message == told for s in statuses))
+        assert time.monotonic() - start_s < 5
+    assert process.stop() == 0
