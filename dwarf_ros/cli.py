@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from dwarf_ros import __version__
 from dwarf_ros.types import InputError
@@ -30,6 +31,11 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"dwarf: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"dwarf: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 
@@ -50,8 +56,14 @@ def _split_ros_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:start], argv[start:]
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and one line, without the usage, which --help gives."""
+        self.exit(2, f"dwarf: error: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dwarf", description="Scene flow from a stereo camera, live in ROS 2 or offline."
     )
     parser.add_argument("--version", action="version", version=f"dwarf_ros {__version__}")
@@ -234,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[_Parser],
     name: str,
     run: Callable[[argparse.Namespace], int],
     summary: str,

@@ -130,6 +130,23 @@ def test_unknown_estimator_and_engine(quadruple, tmp_path):
     assert_one_line_error(result, "steam", "openvino")
 
 
+def test_folder_that_cannot_be_written(quadruple, tmp_path):
+    (tmp_path / "file").touch()
+    result = dwarf("infer", *quadruple, "--out", tmp_path / "file", "--estimator", "classical")
+    assert_one_line_error(result, tmp_path / "file")
+
+
+def test_option_that_is_no_number(tmp_path):
+    result = dwarf("play", tmp_path, "--rate", "fast")
+    assert_one_line_error(result, "--rate", "fast")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--expected=0", "--idle-timeout=-1"])
+def test_recording_that_would_end_at_once(tmp_path, option):
+    assert_one_line_error(dwarf("record", tmp_path, option), option.split("=")[0])
+
+
 def test_play_of_an_empty_folder(tmp_path):
     result = dwarf("play", tmp_path)
     assert_one_line_error(result, tmp_path)
@@ -139,6 +156,7 @@ def test_import_of_a_checkpoint_that_is_not_there(tmp_path):
     pytest.importorskip("tensorflow")
     result = dwarf("import-checkpoint", tmp_path / "model", tmp_path / "out.safetensors")
     assert_one_line_error(result, tmp_path / "model")
+    assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out.safetensors").exists()
 
 

@@ -45,17 +45,17 @@ def import_checkpoint(prefix: str | Path, out: str | Path) -> list[str]:
 
 
 def _reader(prefix: str | Path) -> Any:
+    if not Path(f"{prefix}.index").is_file():
+        raise InputError(
+            f"{prefix}: no such TensorFlow 1 checkpoint (no {prefix}.index), expected the common part of "
+            "the names of its files"
+        )
     try:
         import tensorflow as tf
     except ImportError as error:
         raise InputError(
             f"{prefix}: TensorFlow 1 checkpoints are read with tensorflow, which {sys.executable} does not have"
         ) from error
-    if not Path(f"{prefix}.index").is_file():
-        raise InputError(
-            f"{prefix}: no such TensorFlow 1 checkpoint (no {prefix}.index), expected the common part of "
-            "the names of its files"
-        )
     try:
         return tf.train.load_checkpoint(str(prefix))
     except (tf.errors.OpError, RuntimeError, ValueError) as error:

@@ -334,8 +334,12 @@ def record(
         0.
 
     Raises:
-        InputError: rclpy is not there, or the folder cannot be made.
+        InputError: rclpy is not there, the folder cannot be made, or a number is not positive.
     """
+    if expected is not None and expected < 1:
+        raise InputError(f"--expected: {expected} answers, expected at least 1")
+    if idle_timeout_s is not None and not idle_timeout_s > 0:
+        raise InputError(f"--idle-timeout: {idle_timeout_s:g} s, expected > 0 s")
     from dwarf_ros.ros.distro import prepare_environment
 
     prepare_environment()
