@@ -398,6 +398,8 @@ def running(seconds: float, camera: StereoCamera = CAMERA) -> bool:
     )
     for name, value in run.values.items():
         print(f"  {name}: {value}")
+    minutes = {int(at_s // 60): mib for at_s, mib in run.memory_mib}
+    print(f"  memory by minute (MiB): {', '.join(f'{mib:.0f}' for mib in minutes.values())}")
     held = said(
         f"memory: {np.mean(after[:tenth]):.0f} MiB after {settled_s:.0f} s, {np.mean(after[-tenth:]):.0f} MiB at the end: "
         f"{100 * growth:+.1f} %",

@@ -262,7 +262,7 @@ def test_bad_input_is_one_error_line_and_good_input_is_answered_again(start_node
     assert 2 * counts["accepted"] == sum(counts.values())
 
 
-def test_equal_stamps_and_time_jumping_back_do_not_stop_it(start_node, rig):
+def test_equal_stamps_and_time_jumping_back_and_forward_do_not_stop_it(start_node, rig):
     process = start_node(*CLASSICAL)
     flows = rig.listen("flow", Image)
     rig.connect()
@@ -277,6 +277,11 @@ def test_equal_stamps_and_time_jumping_back_do_not_stop_it(start_node, rig):
     rig.frames = -1000
     rig.feed_until(lambda: "time of the left images jumped back" in process.log())
     rig.feed_until(lambda: stamp_of(flows[-1]) < before)
+    rig.frames += 2000
+    rig.feed_until(
+        lambda: re.search(r"\d s between two frames, more than 1 s: starting anew", process.log())
+    )
+    rig.feed_until(lambda: stamp_of(flows[-1]) > before)
     assert process.stop() == 0
     assert "duplicate stamp" in process.log()
 
@@ -353,6 +358,7 @@ def test_stamps_that_never_agree_are_named(start_node, rig):
         (("-p", "engine:=magic", "-p", "estimator:=dwarf"), "engine: 'magic' is unknown"),
         (("-p", "estimator:=dwarf", "-p", "weights:=/no/such.safetensors"), "/no/such.safetensors"),
         (("-p", "estimator:=classical", "-p", "weights:=/no/such"), "weights: /no/such given"),
+        (("-p", "estimator:=classical", "-p", "precision:=bf16"), "precision: bf16 given to the"),
     ],
 )
 def test_what_cannot_be_configured_is_an_error_and_the_node_waits_for_better(
@@ -361,7 +367,12 @@ def test_what_cannot_be_configured_is_an_error_and_the_node_waits_for_better(
     process = start_node(*arguments, active=False)
     process.wait_for_log(r"\[ERROR\].*not configured: ")
     assert line in process.log()
-    for name, value in (("estimator", "classical"), ("engine", "auto"), ("weights", "")):
+    for name, value in (
+        ("estimator", "classical"),
+        ("engine", "auto"),
+        ("weights", ""),
+        ("precision", "f32"),
+    ):
         assert rig.set_parameter(name, value).successful
     assert rig.transition("configure")
     assert rig.transition("activate")
@@ -398,6 +409,17 @@ def test_a_signal_ends_it_while_it_estimates(start_node, rig):
     counts = process.counts()
     assert counts["accepted"] == 1
     assert counts["answered"] + counts.get("stopped", 0) == 1
+
+
+def test_a_signal_ends_it_without_waiting_for_tensorflows_teardown(start_node):
+    code = (
+        "import atexit, sys; sys.modules['tensorflow'] = sys; atexit.register(print, 'taken down')"
+    )
+    program = faulty()
+    process = start_node(*CLASSICAL, program=(program[0], code + program[1]))
+    assert process.stop() == 0
+    assert "taken down" not in process.log()
+    assert "accepted 0 pairs" in process.log()
 
 
 def test_a_signal_ends_it_while_it_loads_the_network(start_node):
