@@ -593,6 +593,8 @@ class DwarfNode(LifecycleNode):
         level, kind, message = self._status()
         if kind == "stalled":
             self._warn("input", message)
+        elif kind == "dead" and self._is_news("worker", message):
+            self.get_logger().error(message)
         due = time.monotonic() - self._reported_s >= REPORT_PERIOD_S
         if due or (level, kind) != self._reported:
             self._reported = (level, kind)
@@ -611,7 +613,7 @@ class DwarfNode(LifecycleNode):
             return (
                 DiagnosticStatus.ERROR,
                 "dead",
-                "the estimating thread has ended: restart the node",
+                "the estimating thread has ended: deactivate and activate again",
             )
         if time.monotonic() - self._progress_s >= STALLED_S:
             return DiagnosticStatus.WARN, "stalled", f"no stereo pairs: {self._missing()}"

@@ -646,6 +646,23 @@ def test_an_estimator_that_always_fails_is_an_error_state_and_one_line_now_and_t
     assert process.log().count("pair not answered") <= 1 + counts["failed"] // 2
 
 
+def test_a_dead_thread_is_told_and_the_node_can_be_activated_again(start_node, rig):
+    fault = "self.calls == 2 and sys.exit(1)"
+    process = start_node(*CLASSICAL, program=faulty(fault))
+    flows = rig.listen("flow", Image)
+    statuses = rig.listen("/diagnostics", DiagnosticArray)
+    rig.connect()
+    told = "the estimating thread has ended: deactivate and activate again"
+    rig.feed_until(lambda: any(s.status[0].message == told for s in statuses))
+    assert told in process.log()
+    assert rig.transition("deactivate")
+    assert rig.transition("activate")
+    rig.connect()
+    flows.clear()
+    rig.feed_until(lambda: flows)
+    assert process.stop() == 0
+
+
 def test_while_it_warms_up_pairs_are_not_busy_and_the_newest_is_answered_after(start_node, rig):
     process = start_node(*CLASSICAL, program=faulty(warm_up="import time; time.sleep(1.5)"))
     flows = rig.listen("flow", Image)
