@@ -139,7 +139,15 @@ def test_a_folder_gives_the_same_figures_as_its_bag(folder, truth_folder, evalua
 def test_workers_change_nothing(bag, truth_folder, evaluated):
     pytest.importorskip("ray")
     evaluation = evaluate_recording(bag, CLASSICAL, truth_folder, workers="2")
-    assert evaluation == evaluated[0]
+    # The last digits of a fitted motion hang on how many threads NumPy's linear algebra has.
+    assert evaluation.summary == pytest.approx(evaluated[0].summary, rel=1e-9, nan_ok=True)
+    for pair, expected in zip(evaluation.pairs, evaluated[0].pairs, strict=True):
+        assert (pair.frame, pair.other, pair.stamp) == (
+            expected.frame,
+            expected.other,
+            expected.stamp,
+        )
+        assert pair.figures == pytest.approx(expected.figures, rel=1e-9, nan_ok=True)
 
 
 def test_the_truth_has_no_errors_and_errors_put_in_are_found(folder, truth_folder):
