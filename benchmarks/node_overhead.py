@@ -6,6 +6,7 @@ core with one OpenCV thread. The bars are 25 ms for all of it, and 2 ms for a ca
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -13,6 +14,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+
+from dwarf_ros.types import SceneFlow, StereoCamera, StereoFrame
 
 WIDTH, HEIGHT = 1242, 375
 ROUNDS = 40
@@ -24,7 +27,6 @@ CALLBACK_BAR_MS = 2.0
 def main() -> int:
     cv2.setNumThreads(1)
     from dwarf_ros.ros import distro, messages
-    from dwarf_ros.types import StereoFrame
 
     distro.prepare_environment()
     import rclpy
@@ -49,7 +51,7 @@ def main() -> int:
     parts: dict[str, Callable[[], object]] = {"decode": decode, "synchronise": synchronise}
     for topic, (_, encode) in OUTPUTS.items():
         if topic != LATENCY_TOPIC:
-            parts[topic] = lambda encode=encode: encode(answer)
+            parts[topic] = functools.partial(encode, answer)
     parts["estimate"] = lambda: messages.scene_flow_message(answer.scene_flow, answer.estimator)
 
     print(f"{WIDTH} x {HEIGHT} px, median of {ROUNDS} frames, processor time of one core")
@@ -84,10 +86,10 @@ def main() -> int:
         rclpy.try_shutdown()
     wall_ms, own_ms = (np.array(series) for series in zip(*callback_ms, strict=True))
     held = bool(own_ms.max() < CALLBACK_BAR_MS)
-    for name, series in (("wall time", wall_ms), ("processor time", own_ms)):
+    for name, measured in (("wall time", wall_ms), ("processor time", own_ms)):
         print(
-            f"image callback, {name}: median {np.median(series):.3f} ms, p99 {np.percentile(series, 99):.3f} ms, "
-            f"longest {series.max():.3f} ms of {len(series)}"
+            f"image callback, {name}: median {np.median(measured):.3f} ms, p99 {np.percentile(measured, 99):.3f} ms, "
+            f"longest {measured.max():.3f} ms of {len(measured)}"
         )
     # Where processes wait for a core, the wall time of the longest tells of their scheduler.
     print(f"bar {CALLBACK_BAR_MS:g} ms for the longest callback's processor time: {verdict(held)}")
@@ -139,10 +141,8 @@ def callbacks_ms() -> list[tuple[float, float]]:
         node.destroy_node()
 
 
-def scene_flow():
+def scene_flow() -> SceneFlow:
     """A smooth answer with a fifth of it unknown."""
-    from dwarf_ros.types import SceneFlow, StereoCamera
-
     rng = np.random.default_rng(0)
     disparity = smooth(rng, 4, 80)
     disparity[rng.random(disparity.shape) < 0.2] = np.nan
