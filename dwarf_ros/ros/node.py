@@ -67,6 +67,8 @@ INPUT_TOPICS = {
 STALLED_S = 2.0
 REPEATED_LINE_S = 5.0
 REPORT_PERIOD_S = 1.0
+# From a signal until the process ends, at the latest.
+EXIT_S = 1.5
 UNREADABLE = "unreadable"
 LATENCY_TOPIC = "debug/latency_ms"
 
@@ -229,7 +231,9 @@ class DwarfNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the estimator and warm it up; FAILURE with one ERROR line if that is not possible."""
-        self._publish_status(DiagnosticStatus.WARN, "configuring: loading the estimator")
+        loading = f"configuring: loading estimator {self._parameter('estimator')}"
+        self.get_logger().info(loading)
+        self._publish_status(DiagnosticStatus.WARN, loading)
         try:
             self._estimator = load_estimator(
                 self._parameter("estimator"),
@@ -298,7 +302,7 @@ class DwarfNode(LifecycleNode):
 
     def close(self) -> None:
         """Stop, say what was counted, and let everything go; ends the process if an estimate does not end."""
-        self._stop(1.0)
+        self._stop(EXIT_S / 2)
         computing = self._worker is not None and self._worker.is_alive()
         if computing:
             self.statistics.drop(STOPPED)
@@ -690,20 +694,35 @@ def main(args: list[str] | None = None) -> int:
         args: ROS arguments (`--ros-args ...`); None: those of the process.
 
     Returns:
-        0; where a network was loaded the process ends instead, with code 0. 2 with one line on stderr if the arguments are
-        wrong. What is wrong with an estimator or with the input is logged, and the node goes on.
+        0; the process itself ends, with code 0, where that takes longer than `EXIT_S` after the signal. 2 with one line on
+        stderr if the arguments are wrong. What is wrong with an estimator or with the input is logged, and the node goes on.
     """
     arguments = sys.argv[1:] if args is None else args
     try:
         distro.prepare_environment()
-        code = _run(arguments)
+        return _run(arguments)
     except InputError as error:
         print(f"dwarf: error: {error}", file=sys.stderr)
         return 2
-    if "tensorflow" in sys.modules:
-        # Its teardown takes up to ten seconds, and whoever stops a robot's node does not wait that long.
+
+
+def _end_in_time() -> None:
+    """End the process soon after SIGINT or SIGTERM, whatever it is at then.
+
+    Python itself hears of a signal only between two of its own steps, and compiling a network is one step that takes half
+    a minute; taking TensorFlow down afterwards takes several seconds.
+    """
+    heard, written = os.pipe()
+    os.set_blocking(written, False)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+
+    def wait_and_end() -> None:
+        while os.read(heard, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        time.sleep(EXIT_S)
         _exit_at_once()
-    return code
+
+    threading.Thread(target=wait_and_end, name="end", daemon=True).start()
 
 
 def _exit_at_once() -> NoReturn:
@@ -716,6 +735,7 @@ def _exit_at_once() -> NoReturn:
 def _run(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    _end_in_time()
     node = None
     try:
         try:
