@@ -24,7 +24,9 @@ help:
 	@echo 'PYTHON=...          the Python to make $(VENV) with: 3.11, 3.12 or 3.13 (python3)'
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore test/ros
+	# By themselves: live processes that are kept waiting for a core drop frames.
+	$(BIN)/python -m pytest test/ros
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
