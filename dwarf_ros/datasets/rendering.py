@@ -292,30 +292,27 @@ class View:
 
     def _prepare_quadrics(self, poses: np.ndarray) -> None:
         scene = self._scene
-        count = len(scene._form)
+        first, count = scene.polygons, len(scene._form)
+        self._form = np.array(scene._form).reshape(-1, 3)
         self._ray = np.zeros((count, 3, 3))
         self._origin = np.zeros((count, 3))
-        self._form = np.array(scene._form).reshape(-1, 3)
-        cube = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float).T
-        for index, (body, frame) in enumerate(zip(scene._quadric_body, scene._frame, strict=True)):
-            pose = poses[body] @ frame
-            back = np.linalg.inv(pose)
-            self._ray[index] = back[:3, :3] @ self._to_ray
-            self._origin[index] = back[:3, 3]
-            number = scene.polygons + index
-            self._depth[number] = pose[2, 3]
-            corners = pose[:3, :3] @ cube + pose[:3, 3:]
-            self._box[number] = self._bounds(corners)
-
-    def _bounds(self, corners: np.ndarray) -> np.ndarray:
-        """Bounds of what lies among points, 3 x N: everything where some of them are behind the camera."""
-        front = corners[2] >= NEAR
-        if not front.any():
-            return np.zeros(4, int)
-        if not front.all():
-            return np.array([0, self.width, 0, self.height])
-        image = self._project[:2] @ corners / corners[2]
-        return self._boxes(image.min(axis=1)[None], image.max(axis=1)[None])[0]
+        if not count:
+            return
+        pose = poses[scene._quadric_body] @ np.stack(scene._frame)
+        back = np.linalg.inv(pose)
+        # In the quadric's frame a pixel's ray is `origin + depth * ray (x, y, 1)`.
+        self._ray = back[:, :3, :3] @ self._to_ray
+        self._origin = back[:, :3, 3]
+        self._depth[first:] = pose[:, 2, 3]
+        cube = np.array([[x, y, z, 1] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]).T
+        corners = pose[:, :3] @ cube
+        front = corners[:, 2] >= NEAR
+        with np.errstate(divide="ignore", invalid="ignore"):
+            image = (self._project[:2] @ corners) / corners[:, 2:]
+        box = self._boxes(image.min(axis=2), image.max(axis=2))
+        box[~front.all(axis=1)] = (0, self.width, 0, self.height)
+        box[~front.any(axis=1)] = 0
+        self._box[first:] = box
 
     def _window(self, number: int) -> tuple[slice, slice] | None:
         x0, x1, y0, y1 = self._box[number]
