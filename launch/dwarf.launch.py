@@ -1,12 +1,15 @@
 """Starts the live node, and RViz if asked for: `ros2 launch dwarf_ros dwarf.launch.py --show-args`."""
 
+import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+
+from dwarf_ros.ros.distro import PROFILE_VARIABLES
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 
@@ -58,6 +61,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def generate_launch_description() -> LaunchDescription:
     """Arguments, the Fast DDS profile for large images unless the user chose one, and the processes."""
     profile = str(CONFIG / "fastdds.xml")
+    named = any(os.environ.get(name) for name in PROFILE_VARIABLES)
+    unset = () if named else PROFILE_VARIABLES
     return LaunchDescription(
         [
             DeclareLaunchArgument(
@@ -98,10 +103,7 @@ def generate_launch_description() -> LaunchDescription:
                 choices=["debug", "info", "warn", "error", "fatal"],
                 description="Least severity that is logged.",
             ),
-            *(
-                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=profile))
-                for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-            ),
+            *(SetEnvironmentVariable(name, profile) for name in unset),
             OpaqueFunction(function=start),
         ]
     )

@@ -16,7 +16,7 @@ import yaml
 
 pytest.importorskip("rclpy")
 
-from dwarf_ros.ros import distro, node
+from dwarf_ros.ros import node
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = REPOSITORY / "launch" / "dwarf.launch.py"
@@ -73,7 +73,7 @@ def test_the_files_that_it_names_are_there_and_the_profile_is_the_nodes():
     text = LAUNCH_FILE.read_text()
     for name in re.findall(r'CONFIG / "([^"]+)"', text):
         assert (REPOSITORY / "config" / name).is_file()
-    assert all(f'"{name}"' in text for name in distro.PROFILE_VARIABLES)
+    assert "import PROFILE_VARIABLES" in text
 
 
 def test_rviz_shows_topics_that_the_node_publishes():
