@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
-from dwarf_ros.datasets.textures import SIZE, TextureBank
+from dwarf_ros.datasets.textures import SIZE, TextureBank, rows_of
 from dwarf_ros.types import StereoCamera
 
 NEAR = 0.02
@@ -522,10 +523,14 @@ class View:
                 y32[mixed],
                 self._other_depth.ravel()[mixed],
             )
-            colours[mixed] += part[mixed, None] * (other - colours[mixed])
+            rows = rows_of(colours)
+            mixture = rows[mixed].view(np.float32).reshape(-1, 4)
+            mixture += part[mixed, None] * (other - mixture)
+            rows[mixed] = rows_of(mixture)
         colours += 0.5
         np.clip(colours, 0, 255, out=colours)
-        return colours.astype(np.uint8).reshape(self.height, self.width, 3)
+        image = colours.astype(np.uint8).reshape(self.height, self.width, 4)
+        return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
 
 
 class _Shader:
@@ -537,8 +542,8 @@ class _Shader:
         finishes = scene._polygon_finish + scene._quadric_finish
         self.finishes = finishes
         self.texture = np.array([finish.texture for finish in finishes])
-        self.gain = np.array([finish.gain for finish in finishes], np.float32)
-        self.offset = np.array([finish.offset for finish in finishes], np.float32)
+        self.gain = np.array([(*finish.gain, 0) for finish in finishes], np.float32)
+        self.offset = np.array([(*finish.offset, 0) for finish in finishes], np.float32)
         # One contiguous table a coefficient: gathering from it is what most of the time goes to.
         table = np.zeros((8, len(finishes)), np.float32)
         table[:, : scene.polygons] = view._affine.reshape(-1, 9).T[[0, 1, 3, 4, 5, 6, 7, 8]]
@@ -547,12 +552,10 @@ class _Shader:
     def colours(
         self, number: np.ndarray, x: np.ndarray, y: np.ndarray, inverse_depth: np.ndarray
     ) -> np.ndarray:
-        """float32 N x 3, of surfaces at pixels (x, y), px, and inverse depths, 1/m."""
+        """float32 N x 4, of surfaces at pixels (x, y), px, and inverse depths, 1/m."""
         # Curved surfaces get nought from the table and are filled in after.
         depth = 1 / np.maximum(inverse_depth, np.float32(_FARTHEST))
-        w_x, w_y, s_x, s_y, s_1, t_x, t_y, t_1 = (
-            column.take(number, mode="clip") for column in self.table
-        )
+        w_x, w_y, s_x, s_y, s_1, t_x, t_y, t_1 = (column.take(number) for column in self.table)
         s = (s_x * x + s_y * y + s_1) * depth
         t = (t_x * x + t_y * y + t_1) * depth
         s_x -= s * w_x
@@ -573,25 +576,25 @@ class _Shader:
         colours = self.textures.fetch(self.texture.take(number), s, t, along_s, along_t, across)
         colours *= self.gain.take(number, axis=0)
         colours += self.offset.take(number, axis=0)
-        for chosen, factor in shade:
-            colours[chosen] *= factor[:, None]
+        if shade is not None:
+            colours *= shade[:, None]
         return colours
 
     def _curved(
         self, number: np.ndarray, x: np.ndarray, y: np.ndarray, inverse_depth: np.ndarray,
         s: np.ndarray, t: np.ndarray, s_x: np.ndarray, s_y: np.ndarray, t_x: np.ndarray, t_y: np.ndarray,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-        """Fill in the texture coordinates and their slopes on curved surfaces; their places and shades."""
+    ) -> np.ndarray | None:  # fmt: skip
+        """Fill in the texture coordinates and their slopes on curved surfaces; every point's shade, None: all are lit."""
         view = self.view
         first = view._scene.polygons
         curved = np.flatnonzero(number >= first)
-        shades = []
+        if not len(curved):
+            return None
+        shades = np.ones(len(number), np.float32)
         order = np.argsort(number[curved].astype(np.int16), kind="stable")
         curved = curved[order]
         bounds = np.flatnonzero(np.diff(number[curved])) + 1
         for at in np.split(curved, bounds):
-            if not len(at):
-                continue
             index = int(number[at[0]]) - first
             finish = self.finishes[index + first]
             ray = view._ray[index].astype(np.float32)
@@ -620,5 +623,5 @@ class _Shader:
             if finish.shade:
                 length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2) + 1e-9
                 lit = sum(n * c for n, c in zip(normal, finish.light, strict=True)) / length
-                shades.append((at, (1 - finish.shade * (0.5 - 0.5 * lit)).astype(np.float32)))
+                shades[at] = 1 - finish.shade * (0.5 - 0.5 * lit)
         return shades

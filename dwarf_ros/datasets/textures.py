@@ -33,7 +33,7 @@ class TextureBank:
     """Textures of `SIZE` x `SIZE` texels, mirrored at their edges, each at every half octave of resolution.
 
     Attributes:
-        texels: uint8 RGB atlas; a texture is a strip of rows, its levels lie side by side.
+        texels: uint8 atlas of four channels, RGB and nothing, which are gathered twice as fast as three; a texture is a strip of rows, its levels lie side by side.
         count: number of textures.
         shrink: float32 L, resolution of each level against the first.
         column: float32 L, atlas column of each level's left edge.
@@ -66,7 +66,7 @@ class TextureBank:
             across: its width across the long axis, texels.
 
         Returns:
-            float32 N x 3, 0 .. 255.
+            float32 N x 4, RGB, 0 .. 255, and nothing.
         """
         length = np.sqrt(along_s * along_s + along_t * along_t)
         drawn_out = length > 1.5 * np.maximum(across, 0.7)
@@ -83,12 +83,12 @@ class TextureBank:
         if len(chosen):
             row, column, shrink = row[chosen], column[chosen], shrink[chosen]
             s, t, along_s, along_t = s[chosen], t[chosen], along_s[chosen], along_t[chosen]
-            total = np.zeros((len(chosen), 3), np.uint16)
+            total = np.zeros((len(chosen), 4), np.uint16)
             for offset in (-0.375, -0.125, 0.125, 0.375):
                 part = np.float32(offset)
                 total += self._tap(row, column, shrink, s + part * along_s, t + part * along_t)
             result = once.astype(np.float32)
-            result[chosen] = total * np.float32(0.25)
+            rows_of(result)[chosen] = rows_of(total * np.float32(0.25))
             return result
         return once.astype(np.float32)
 
@@ -102,7 +102,12 @@ class TextureBank:
             place = image.reshape(-1)[: s.size]
             np.multiply(_mirrored(values), shrink, out=place)
             place += start
-        return cv2.remap(self.texels, at_column, at_row, cv2.INTER_LINEAR).reshape(-1, 3)[: s.size]
+        return cv2.remap(self.texels, at_column, at_row, cv2.INTER_LINEAR).reshape(-1, 4)[: s.size]
+
+
+def rows_of(colours: np.ndarray) -> np.ndarray:
+    """A float32 N x 4 array as N items: rows are picked and set several times faster so."""
+    return colours.view(np.complex128).reshape(-1)
 
 
 def _mirrored(values: np.ndarray) -> np.ndarray:
@@ -159,7 +164,7 @@ def texture_bank(seed: int, count: int, images: Path | str | None = None) -> Tex
         sizes.append(round(SIZE / math.sqrt(2) ** len(sizes)))
     column = np.cumsum([0] + [size + 2 * _BORDER for size in sizes])
     strip = SIZE + 2 * _BORDER
-    texels = np.zeros((count * strip, column[-1], 3), np.uint8)
+    texels = np.zeros((count * strip, column[-1], 4), np.uint8)
     mean = np.empty((count, 3), np.float32)
     for index in range(count):
         rng = np.random.default_rng([seed, index, 0x7E87])
@@ -176,7 +181,7 @@ def texture_bank(seed: int, count: int, images: Path | str | None = None) -> Tex
             )
             framed = cv2.copyMakeBorder(level, *(_BORDER,) * 4, cv2.BORDER_REPLICATE)
             top = index * strip
-            texels[top : top + len(framed), left : left + len(framed)] = framed
+            texels[top : top + len(framed), left : left + len(framed), :3] = framed
     return TextureBank(
         texels=texels,
         count=count,
