@@ -1,0 +1,1 @@
+"""Training of the network: losses, configuration, data, checkpoints and the loop."""

@@ -1,0 +1,148 @@
+"""Checkpoints: weights, the optimiser's state and how far the training has come, in one safetensors file.
+
+A file appears whole or not at all. Tensors of the network are named as in a published checkpoint under `network/`, the
+optimiser's are numbered under `optimizer/`; the header holds the rest as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dwarf_ros.network.weights import check_shape, named_variables
+from dwarf_ros.types import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = "dwarf_ros checkpoint 1"
+_NAME = re.compile(r"step-([0-9]{8,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How far a training has come.
+
+    Attributes:
+        step: steps done.
+        config: what it was told, as `config_values` gives it.
+        best_score: the lowest of the validations so far; None before the first.
+    """
+
+    step: int
+    config: dict[str, Any]
+    best_score: float | None = None
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, oldest step first; none where it does not exist."""
+    if not folder.is_dir():
+        return []
+    found = [
+        (int(match[1]), file) for file in folder.iterdir() if (match := _NAME.fullmatch(file.name))
+    ]
+    return [file for _, file in sorted(found)]
+
+
+def write_checkpoint(
+    folder: Path, model: keras.Model, optimizer: Any, state: TrainingState, keep: int
+) -> Path:
+    """Write a checkpoint of a network and its optimiser, and remove all but the last `keep` of the folder.
+
+    Raises:
+        InputError: it cannot be written, such as to a full disk; the ones before it stay.
+    """
+    from safetensors.numpy import save
+
+    tensors = {f"network/{name}": _array(v) for name, v in named_variables(model).items()}
+    for index, variable in enumerate(optimizer.variables):
+        tensors[f"optimizer/{index:04d}"] = _array(variable)
+    file = folder / f"step-{state.step:08d}.safetensors"
+    data = save(tensors, {"format": FORMAT, "state": json.dumps(asdict(state))})
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written: {error.strerror}") from None
+    finally:
+        if partial.is_file():
+            partial.unlink()
+    for old in find_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return file
+
+
+def read_state(file: Path) -> TrainingState:
+    """How far the training of a checkpoint has come.
+
+    Raises:
+        InputError: the file is damaged or no checkpoint.
+    """
+    with _opened(file) as tensors:
+        return _state(file, tensors)
+
+
+def restore(file: Path, model: keras.Model, optimizer: Any) -> TrainingState:
+    """Put a checkpoint's weights and optimiser state in place.
+
+    Args:
+        file: written by `write_checkpoint`.
+        model: the network, as `build` makes it.
+        optimizer: built for the network's variables.
+
+    Raises:
+        InputError: the file is damaged or no checkpoint, or does not fit the network or the optimiser.
+    """
+    variables = {f"network/{name}": v for name, v in named_variables(model).items()}
+    for index, variable in enumerate(optimizer.variables):
+        variables[f"optimizer/{index:04d}"] = variable
+    with _opened(file) as tensors:
+        state = _state(file, tensors)
+        stored = set(tensors.keys())
+        for name in sorted(stored ^ set(variables)):
+            problem = "is unknown to this training" if name in stored else "is missing"
+            raise InputError(f"{file}: tensor {name} {problem}")
+        for name, variable in variables.items():
+            values = tensors.get_tensor(name)
+            check_shape(f"{file}: tensor {name}", values.shape, tuple(variable.shape))
+            variable.assign(values.astype(np.dtype(variable.dtype)))
+    return state
+
+
+def _array(variable: keras.Variable) -> np.ndarray:
+    from keras import ops
+
+    # Contiguous, because safetensors writes the memory as it lies.
+    values = ops.convert_to_numpy(variable.value)
+    return np.array(values, order="C")
+
+
+def _opened(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(str(file), framework="np")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{file}: is no whole checkpoint ({error}), expected one of dwarf train"
+        ) from None
+
+
+def _state(file: Path, tensors: Any) -> TrainingState:
+    metadata = tensors.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{file}: header names format {metadata.get('format')!r}, expected {FORMAT!r}"
+        )
+    return TrainingState(**json.loads(metadata["state"]))

@@ -1,0 +1,303 @@
+"""Batches of augmented samples: each is a function of the configuration and the step alone, whoever makes it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import numpy as np
+
+from dwarf_ros.datasets.augmentation import augment, make_item
+from dwarf_ros.datasets.procedural import ProceduralDrive
+from dwarf_ros.datasets.samples import Maps, Sample, SampleTruth
+from dwarf_ros.datasets.scenes import TrainingScenes
+from dwarf_ros.datasets.splits import open_dataset
+from dwarf_ros.network import INPUTS
+from dwarf_ros.training.config import GENERATED, Data, TrainingConfig
+from dwarf_ros.types import InputError
+
+# A worker can be killed for what it does not answer for, such as too little memory.
+_TRIES_AFTER_DEATH = 3
+
+_BATCHES_PER_WORKER = 2
+
+# Words that keep the random numbers of different uses apart.
+_ORDER, _DRAWS = 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        images: uint8 batch x 4 x H x W x 3: left_t0, right_t0, left_t1, right_t1.
+        truth: float32 batch x H x W x 4, px, in the network's signs: disparity and disparity_change (negative), u, v; NaN
+            where unknown.
+    """
+
+    images: np.ndarray
+    truth: np.ndarray
+
+
+class Samples(Protocol):
+    """What can be learnt from: samples by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class DriveSamples:
+    """A frame pair of each of many procedural drives."""
+
+    def __init__(self, seed: int, count: int, height: int, width: int) -> None:
+        self._seed, self._count, self._size = seed, count, (height, width)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample of drive seed + index; all its pixels are in `occ`, those seen in the other images in `noc`."""
+        if not 0 <= index < self._count:
+            raise IndexError(f"no drive {index}, there are {self._count}")
+        height, width = self._size
+        drive = ProceduralDrive(self._seed + index, frames=2, height=height, width=width)
+        truth = drive.ground_truth(0, 1)
+        flow = truth.scene_flow
+        occ = Maps(flow.disparity, flow.disparity_next, flow.flow)
+        noc = Maps(
+            _without(occ.disparity, truth.disparity_occluded),
+            _without(occ.disparity_next, truth.flow_occluded),
+            _without(occ.flow, truth.flow_occluded),
+        )
+        name = f"drive_{self._seed + index:06d}"
+        return Sample(name, drive[0], drive[1], SampleTruth(occ, noc))
+
+
+class _First:
+    """The first samples of a data set."""
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        self._samples, self._count = samples, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+
+def open_samples(data: Data, key: str = "data") -> Samples:
+    """The samples that a configuration asks for.
+
+    Args:
+        data: where they come from.
+        key: what an error calls it.
+
+    Raises:
+        InputError: the folder is not laid out as the data set, or the split is unknown.
+    """
+    try:
+        samples = _open(data)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
+    if data.source in GENERATED:
+        return samples
+    if data.count is not None and data.count < len(samples):
+        return _First(samples, data.count)
+    return samples
+
+
+def _open(data: Data) -> Samples:
+    if data.source == "drives":
+        return DriveSamples(data.seed, data.count or 0, data.height, data.width)
+    if data.source == "procedural":
+        return TrainingScenes(
+            data.seed,
+            data.count or 0,
+            data.height,
+            data.width,
+            max_disparity=data.max_disparity,
+            max_flow=data.max_flow,
+            drives=data.drives,
+            effects=data.effects,
+            images=data.images,
+        )
+    return open_dataset(data.source, data.root or Path(), data.split)
+
+
+def check_batch_size(config: TrainingConfig, samples: Samples) -> None:
+    """Raise InputError where a batch is larger than the data set."""
+    if config.batch_size > len(samples):
+        raise InputError(
+            f"batch_size: got {config.batch_size}, expected no more than the {len(samples)} samples of data"
+        )
+
+
+def make_batch(config: TrainingConfig, samples: Samples, step: int) -> Batch:
+    """The batch of a step, counted from 0.
+
+    The samples come in an order of their own in every pass over them; what is drawn for one depends on how many came
+    before it.
+    """
+    numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
+    items = []
+    for number in numbers:
+        turn, place = divmod(number, len(samples))
+        sample = samples[int(_order(config.seed, turn, len(samples))[place])]
+        rng = np.random.default_rng([config.seed, _DRAWS, number])
+        items.append(augment(make_item(sample), config.augmentation, rng))
+    truth = np.stack([item.truth for item in items])
+    return Batch(np.stack([item.images for item in items]), network_truth(truth))
+
+
+def network_truth(truth: np.ndarray) -> np.ndarray:
+    """Truth of items (disparities positive) in the network's signs (negative), or back; float32 ... x 4."""
+    return truth * np.array([-1, -1, 1, 1], np.float32)
+
+
+def network_images(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Images of a batch, uint8 batch x 4 x H x W x 3, as the network takes them: float32 in [0, 1] by name."""
+    scaled = images.astype(np.float32) / np.float32(255)
+    return {name: scaled[:, index] for index, name in enumerate(INPUTS)}
+
+
+@contextmanager
+def open_batches(
+    config: TrainingConfig, samples: Samples, first_step: int
+) -> Iterator[Iterator[Batch]]:
+    """The batches of the steps from `first_step` to the last, in order; made by worker processes if there are any.
+
+    A batch whose worker dies is made again by another.
+
+    Raises:
+        InputError: a sample cannot be read, or workers died four times over.
+    """
+    steps = range(first_step, config.steps)
+    if config.workers == 0:
+        yield (make_batch(config, samples, step) for step in steps)
+        return
+    workers = _Workers(config)
+    try:
+        yield workers.batches(steps)
+    finally:
+        workers.stop()
+
+
+class _Workers:
+    """Batches come in files of a folder in memory: a worker that is killed while it sends would block a pipe for good."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        memory = Path("/dev/shm")
+        self._folder = TemporaryDirectory(
+            prefix="dwarf_batches_", dir=memory if os.access(memory, os.W_OK) else None
+        )
+        self._config = config
+        self._pool = self._start()
+
+    def batches(self, steps: range) -> Iterator[Batch]:
+        pending: deque[tuple[int, Future[None] | None]] = deque()
+        coming = iter(steps)
+        deaths = 0
+        while True:
+            try:
+                pending = deque(
+                    (step, future or self._pool.submit(_write_batch, step))
+                    for step, future in pending
+                )
+                while len(pending) < _BATCHES_PER_WORKER * self._config.workers:
+                    step = next(coming, None)
+                    if step is None:
+                        break
+                    # Noted first, so that the step is not lost with a pool that is broken already.
+                    pending.append((step, None))
+                    pending[-1] = step, self._pool.submit(_write_batch, step)
+                if not pending:
+                    return
+                first, future = pending[0]
+                assert future is not None
+                future.result()
+            except BrokenProcessPool:
+                deaths += 1
+                if deaths > _TRIES_AFTER_DEATH:
+                    raise InputError(
+                        f"workers: processes that make batches died {deaths} times, expected them to stay "
+                        "(is there enough memory for so many?)"
+                    ) from None
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool = self._start()
+                pending = deque((step, None) for step, _ in pending)
+                continue
+            pending.popleft()
+            yield self._take(first)
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._folder.cleanup()
+
+    def _take(self, step: int) -> Batch:
+        arrays = []
+        for file in _batch_files(Path(self._folder.name), step):
+            arrays.append(np.load(file, allow_pickle=False))
+            file.unlink()
+        return Batch(*arrays)
+
+    def _start(self) -> ProcessPoolExecutor:
+        # Not forked: the trainer holds threads and a deep-learning runtime.
+        return ProcessPoolExecutor(
+            self._config.workers,
+            multiprocessing.get_context("spawn"),
+            _start_worker,
+            (self._config, Path(self._folder.name)),
+        )
+
+
+_worker_config: TrainingConfig
+_worker_samples: Samples
+_worker_folder: Path
+
+
+def _start_worker(config: TrainingConfig, folder: Path) -> None:
+    global _worker_config, _worker_folder, _worker_samples
+    import cv2
+
+    # Ctrl-C reaches the whole group of processes, and the trainer still needs the batches under way to leave in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    _worker_config, _worker_folder = config, folder
+    _worker_samples = open_samples(config.data)
+
+
+def _write_batch(step: int) -> None:
+    batch = make_batch(_worker_config, _worker_samples, step)
+    images, truth = _batch_files(_worker_folder, step)
+    np.save(images, batch.images)
+    np.save(truth, batch.truth)
+
+
+def _batch_files(folder: Path, step: int) -> tuple[Path, Path]:
+    return folder / f"{step}_images.npy", folder / f"{step}_truth.npy"
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, turn: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, turn]).permutation(count)
+
+
+def _without(values: np.ndarray | None, hidden: np.ndarray) -> np.ndarray | None:
+    if values is None:
+        return None
+    values = values.copy()
+    values[hidden] = np.nan
+    return values

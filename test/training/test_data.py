@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from dwarf_ros.datasets.augmentation import make_item
+from dwarf_ros.training.config import parse_config
+from dwarf_ros.training.data import (
+    DriveSamples,
+    check_batch_size,
+    make_batch,
+    network_images,
+    network_truth,
+    open_batches,
+    open_samples,
+)
+from dwarf_ros.types import InputError
+
+
+def same(a, b):
+    return np.array_equal(a.images, b.images) and np.array_equal(a.truth, b.truth, equal_nan=True)
+
+
+def test_a_batch_is_a_function_of_its_step(settings):
+    config = parse_config(settings())
+    samples = open_samples(config.data)
+    first = make_batch(config, samples, 3)
+    make_batch(config, samples, 0)
+    assert same(make_batch(config, open_samples(config.data), 3), first)
+    assert not same(make_batch(config, samples, 4), first)
+
+
+def test_each_pass_takes_every_sample_once_in_an_order_of_its_own(settings):
+    plain = {"zoom_probability": 0, "photometric_probability": 0, "flip_probability": 0}
+    config = parse_config(settings(augmentation=plain))
+    samples = open_samples(config.data)
+    orders = []
+    for turn in range(4):
+        batches = [make_batch(config, samples, 2 * turn + half) for half in (0, 1)]
+        orders.append([truth[0, 0, 0] for batch in batches for truth in batch.truth])
+    assert all(sorted(order) == [-8, -7, -6, -5] for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_disparities_are_negative_for_the_network_and_flow_is_as_it_was(settings):
+    plain = {"zoom_probability": 0, "photometric_probability": 0, "flip_probability": 0}
+    config = parse_config(settings(augmentation=plain))
+    batch = make_batch(config, open_samples(config.data), 0)
+    disparity, disparity_change, u, v = batch.truth[0, 0, 0]
+    assert (disparity_change, u, v) == (disparity - 1, 3, -1)
+    assert disparity < 0
+    assert network_truth(batch.truth)[0, 0, 0].tolist() == [-disparity, -disparity_change, 3, -1]
+
+
+def test_images_for_the_network_are_named_and_scaled():
+    images = np.zeros((2, 4, 8, 8, 3), np.uint8)
+    images[:, 1] = 255
+    named = network_images(images)
+    assert {name: float(values.mean()) for name, values in named.items()} == {
+        "left_t0": 0,
+        "right_t0": 1,
+        "left_t1": 0,
+        "right_t1": 0,
+    }
+    assert all(v.dtype == np.float32 and v.shape == (2, 8, 8, 3) for v in named.values())
+
+
+def test_workers_make_the_same_batches_even_if_one_is_killed(settings):
+    config = parse_config(settings(workers=1))
+    samples = open_samples(config.data)
+    with open_batches(config, samples, 1) as batches:
+        made = [next(batches)]
+        (worker,) = children()
+        os.kill(worker, signal.SIGKILL)
+        made += batches
+        (replacement,) = children()
+        assert replacement != worker
+    assert len(made) == 5
+    for step, batch in enumerate(made, start=1):
+        assert same(batch, make_batch(config, samples, step))
+
+
+def test_an_unreadable_sample_is_named_by_the_worker(settings, rendered, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for part in rendered.iterdir():
+        (copy / part.name).symlink_to(part)
+    (copy / "disparity").unlink()
+    (copy / "disparity" / "left").mkdir(parents=True)
+    for file in (rendered / "disparity" / "left").iterdir():
+        (copy / "disparity" / "left" / file.name).write_bytes(b"Pf\n")
+    config = parse_config(settings(workers=1, data={"root": str(copy)}))
+    samples = open_samples(config.data)
+    with (
+        open_batches(config, samples, 0) as batches,
+        pytest.raises(InputError, match=r"copy/disparity/left/000000\d\.pfm"),
+    ):
+        next(batches)
+
+
+def test_a_batch_larger_than_the_data_set_is_refused(settings):
+    config = parse_config(settings(batch_size=5))
+    with pytest.raises(
+        InputError, match=r"^batch_size: got 5, expected no more than the 4 samples of data$"
+    ):
+        check_batch_size(config, open_samples(config.data))
+
+
+def test_the_first_samples_alone_can_be_asked_for(settings):
+    config = parse_config(settings(data={"count": 3}))
+    assert len(open_samples(config.data)) == 3
+
+
+def test_a_folder_of_another_layout_is_named_with_its_key(settings, tmp_path):
+    config = parse_config(settings(data={"root": str(tmp_path)}))
+    with pytest.raises(InputError, match=r"^data: .*expected"):
+        open_samples(config.data)
+
+
+def test_drives_are_made_anew_alike_and_hide_nothing_in_occ():
+    samples = DriveSamples(7, 2, 64, 128)
+    sample, again = samples[1], samples[1]
+    assert len(samples) == 2
+    assert np.array_equal(sample.current.right, again.current.right)
+    occ, noc = sample.ground_truth.occ, sample.ground_truth.noc
+    assert np.isfinite(occ.flow).sum() > np.isfinite(noc.flow).sum() > 0
+    assert make_item(sample).truth.shape == (64, 128, 4)
+    with pytest.raises(IndexError):
+        samples[2]
+
+
+def children():
+    """Processes of this one that make batches."""
+    import multiprocessing
+
+    return [p.pid for p in multiprocessing.active_children()]

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dwarf_ros import network
+from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
+from dwarf_ros.network.weights import named_variables
+from dwarf_ros.training.checkpoints import find_checkpoints
+from dwarf_ros.training.config import parse_config
+from dwarf_ros.training.data import make_batch, open_samples
+from dwarf_ros.training.trainer import (
+    averaged_weights,
+    make_model,
+    predict,
+    train,
+    train_step,
+    validate,
+)
+from dwarf_ros.types import InputError
+
+MEASURES = {"disparity": disparity_errors, "flow": flow_errors}
+
+
+def run(config, out, **options):
+    return train(config, out, disparity_errors, flow_errors, **options)
+
+
+def logged(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def tensors(file):
+    from safetensors.numpy import load_file
+
+    return load_file(file)
+
+
+@pytest.fixture
+def eager():
+    """Without compiling, which takes longer than the few steps of a test."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def full(settings):
+    """Everything that a run can have: averages, validation, clipping, a schedule."""
+
+    def values(**changes):
+        validation = {**settings()["data"], "count": 1}
+        base = {
+            "optimizer": {
+                "schedule": "cosine",
+                "warm_up_steps": 2,
+                "weight_decay": 1e-4,
+                "clip_norm": 10,
+                "ema": 0.5,
+            },
+            "validation": {"data": validation, "every": 3},
+            "checkpoints": {"every": 2, "keep": 2},
+        }
+        return settings(**{**base, **changes})
+
+    return values
+
+
+def test_an_interrupted_and_resumed_run_is_as_one_that_was_not(eager, full, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    config = parse_config(full())
+    outcome = run(config, whole)
+    assert (outcome.step, outcome.finished) == (6, True)
+    assert outcome.weights == whole / "best.safetensors"
+    assert set(outcome.scores) == {f"{m} {k}" for m in ("D1", "D2", "Fl") for k in ("EPE", "outliers")}  # fmt: skip
+
+    def interrupt(done, total):
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = run(config, parts, progress=interrupt)
+    assert (stopped.step, stopped.finished) == (3, False)
+    (parts / "log.jsonl").open("a").write('{"step": 5, "loss": 0}\n{"step": 5, "lo')
+    resumed = run(parse_config(full(workers=1)), parts, resume=True)
+    assert resumed.finished
+
+    names = [[file.name for file in find_checkpoints(out / "checkpoints")] for out in (whole, parts)]  # fmt: skip
+    assert names[0] == names[1] == ["step-00000004.safetensors", "step-00000006.safetensors"]
+    for name in ("last.safetensors", "best.safetensors", f"checkpoints/{names[0][-1]}"):
+        one, two = tensors(whole / name), tensors(parts / name)
+        assert one.keys() == two.keys()
+        for tensor, values in one.items():
+            assert np.allclose(values, two[tensor], rtol=0, atol=1e-5), tensor
+    one, two = logged(whole), logged(parts)
+    assert [line["step"] for line in one] == [1, 2, 3, 3, 4, 5, 6, 6]
+    for a, b in zip(one, two, strict=True):
+        assert a.get("learning_rate") == b.get("learning_rate")
+        assert a.keys() == b.keys()
+        assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=1e-5)
+    assert (whole / "panels" / "step-00000006.png").is_file()
+
+
+def test_a_folder_with_a_training_is_neither_overwritten_nor_continued_otherwise(
+    eager, settings, tmp_path
+):
+    run(parse_config(settings(steps=1)), tmp_path)
+    with pytest.raises(InputError, match="holds a training already, expected --resume or another"):
+        run(parse_config(settings(steps=1)), tmp_path)
+    with pytest.raises(InputError, match=r"^seed: got 5, expected 0 as in the training that "):
+        run(parse_config(settings(steps=1, seed=5)), tmp_path, resume=True)
+
+
+def test_one_sample_is_learnt(settings):
+    """The small form of what the whole dwarf_lite does with a drive."""
+    plain = {"zoom_probability": 0, "photometric_probability": 0, "flip_probability": 0}
+    changes = {"data": {"count": 1}, "batch_size": 1, "steps": 60, "augmentation": plain}
+    config = parse_config(settings(**changes, optimizer={"learning_rate": 1e-2, "schedule": "cosine"}))  # fmt: skip
+    samples = open_samples(config.data)
+    batch = make_batch(config, samples, 0)
+    model = make_model(config)
+    for step in range(config.steps):
+        train_step(model, config, batch, step)
+    scores, panel = validate(model, samples, MEASURES)
+    assert scores["D1 EPE"] < 5 / 4
+    assert scores["D2 EPE"] < 6 / 4
+    assert scores["Fl EPE"] < np.hypot(3, 1) / 4
+    assert panel.shape[2] == 3
+    estimate = predict(model, samples[0])
+    assert estimate.shape == (64, 128, 4)
+    assert np.median(estimate, axis=(0, 1)) == pytest.approx([5, 6, 3, -1], abs=1)
+
+
+def test_averages_replace_the_weights_only_while_they_are_asked_for(eager, full):
+    config = parse_config(full())
+    samples = open_samples(config.data)
+    model = make_model(config)
+    kernel = next(iter(named_variables(model).values()))
+    history = []
+    for step in range(2):
+        train_step(model, config, make_batch(config, samples, step), step)
+        history.append(np.array(kernel.numpy()))
+    with averaged_weights(model):
+        assert np.allclose(kernel.numpy(), (history[0] + history[1]) / 2, atol=1e-7)
+    assert np.array_equal(kernel.numpy(), history[1])
+
+
+def test_weights_to_start_from_and_mixed_precision(eager, settings, tmp_path):
+    first = tmp_path / "first.safetensors"
+    network.save(make_model(parse_config(settings())), first, "a test")
+    config = parse_config(settings(weights=str(first), precision="mixed_bfloat16", seed=9))
+    model = make_model(config)
+    assert keras.config.dtype_policy().name == "float32"
+    assert model.get_layer("Encoder.level_1.Conv").compute_dtype == "bfloat16"
+    variables = named_variables(model)
+    for name, values in tensors(first).items():
+        assert variables[name].dtype == "float32"
+        assert np.array_equal(variables[name].numpy(), values)
+    batch = make_batch(config, open_samples(config.data), 0)
+    losses = [train_step(model, config, batch, step) for step in range(3)]
+    assert losses[2] < losses[0]
+
+
+def test_a_loss_that_is_no_longer_finite_ends_the_run(eager, settings, tmp_path):
+    config = parse_config(settings(optimizer={"learning_rate": 1e30}))
+    with pytest.raises(InputError, match=r"^loss: is (nan|inf) at step \d.*learning_rate, 1e\+30"):
+        run(config, tmp_path)
+
+
+_LOSSES = """
+import json, sys
+from dwarf_ros.network.presets import PRESETS, Preset
+values, preset = json.load(sys.stdin)
+PRESETS["tiny"] = Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in preset.items()})
+from dwarf_ros.training.config import parse_config
+from dwarf_ros.training.data import make_batch, open_samples
+from dwarf_ros.training.trainer import make_model, train_step
+values["loss"]["level_weights"] = {int(k): v for k, v in values["loss"]["level_weights"].items()}
+config = parse_config(values)
+samples = open_samples(config.data)
+model = make_model(config)
+print(json.dumps([train_step(model, config, make_batch(config, samples, s), s) for s in range(4)]))
+"""
+
+
+def test_both_backends_have_the_same_first_losses(full):
+    if find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    from dwarf_ros.network.presets import PRESETS
+
+    values = full()
+    config = parse_config(values)
+    samples = open_samples(config.data)
+    model = make_model(config)
+    here = [train_step(model, config, make_batch(config, samples, s), s) for s in range(4)]
+
+    other = "tensorflow" if keras.backend.backend() == "jax" else "jax"
+    answer = subprocess.run(
+        [sys.executable, "-c", _LOSSES],
+        input=json.dumps([values, vars(PRESETS["tiny"])]),
+        env={
+            **os.environ,
+            "KERAS_BACKEND": other,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        },
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=110,
+    )
+    assert json.loads(answer.stdout.splitlines()[-1]) == pytest.approx(here, rel=2e-5)
