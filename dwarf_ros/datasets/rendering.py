@@ -417,8 +417,17 @@ class View:
             )
             part[rim] = np.where(other >= 0, np.maximum(0.5 - np.abs(margin[rim]), 0), 0)
 
-    def cast(self, number: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Inverse depth, 1/m, float64 N, of given surfaces on rays through (x, y), px; 0 where a ray misses."""
+    def cast(
+        self, number: np.ndarray, x: np.ndarray, y: np.ndarray, within: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Inverse depth, 1/m, float64 N, of given surfaces on rays through (x, y), px; 0 where a ray misses.
+
+        Args:
+            number: of each surface, N.
+            x: column of each ray, px.
+            y: its row.
+            within: bool N, polygons that are known to be hit.
+        """
         result = np.zeros(len(number))
         flat = number < self._scene.polygons
         chosen = np.flatnonzero(flat)
@@ -426,6 +435,8 @@ class View:
             depth = self._on_plane(self._affine[:, 0], number[chosen], x[chosen], y[chosen])
             result[chosen] = np.where(depth > _FARTHEST, depth, 0)
             count = self._scene.layout().count
+            if within is not None:
+                chosen = chosen[~within[chosen]]
             for k in range(self._edges.shape[1]):
                 # What has been missed, or has no such edge, needs no further look.
                 index = number[chosen]
@@ -433,12 +444,11 @@ class View:
                 index = number[chosen]
                 margin = self._on_plane(self._edges[:, k], index, x[chosen], y[chosen])
                 result[chosen[margin < -_CRACK]] = 0
-        pixel = np.stack([x, y, np.ones_like(x)], axis=1)
-        for index in np.flatnonzero(np.bincount(number[~flat])) - self._scene.polygons:
-            chosen = np.flatnonzero(number == index + self._scene.polygons)
-            e = pixel[chosen] @ self._ray[index].T
+        for chosen in _by_number(number, np.flatnonzero(~flat)):
+            index = int(number[chosen[0]]) - self._scene.polygons
+            e = np.stack([x[chosen], y[chosen], np.ones(len(chosen))], axis=1) @ self._ray[index].T
             origin, (a, b, _) = self._origin[index], self._form[index]
-            constant = self._value(int(index))
+            constant = self._value(index)
             half = e[:, 0] * origin[0] + e[:, 1] * origin[1] + e[:, 2] * (a * origin[2] + b)
             square = half * half - constant * (e[:, 0] ** 2 + e[:, 1] ** 2 + a * e[:, 2] ** 2)
             root = np.sqrt(np.maximum(square, 0))
@@ -492,9 +502,13 @@ class View:
         number, start = number[chosen], start[chosen]
         x, y, inverse_depth = x[chosen], y[chosen], inverse_depth[chosen] * (1 + _TOLERANCE)
         covered = np.zeros(len(chosen), bool)
+        # Polygons are convex: one that is seen in all four pixels is there between them.
+        corners = [flat.take(start + step) for step in steps]
+        within = (
+            (corners[0] == corners[1]) & (corners[0] == corners[2]) & (corners[0] == corners[3])
+        )
         seen: list[np.ndarray] = []
-        for step in steps:
-            there = flat.take(start + step)
+        for there in corners:
             check = ~covered & (there >= 0)
             check &= (there != number) | curved[there]
             for before in seen:
@@ -502,7 +516,7 @@ class View:
             seen.append(there)
             at = np.flatnonzero(check)
             if len(at):
-                covered[at] |= self.cast(there[at], x[at], y[at]) > inverse_depth[at]
+                covered[at] |= self.cast(there[at], x[at], y[at], within[at]) > inverse_depth[at]
         hidden[chosen] |= covered
         return hidden
 
@@ -531,6 +545,15 @@ class View:
         np.clip(colours, 0, 255, out=colours)
         image = colours.astype(np.uint8).reshape(self.height, self.width, 4)
         return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
+
+
+def _by_number(number: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+    """Those of an array's places, int M, that hold the same number, together."""
+    if not len(places):
+        return []
+    values = number[places]
+    order = np.argsort(values.astype(np.int16), kind="stable")
+    return np.split(places[order], np.flatnonzero(np.diff(values[order])) + 1)
 
 
 class _Shader:
@@ -591,10 +614,7 @@ class _Shader:
         if not len(curved):
             return None
         shades = np.ones(len(number), np.float32)
-        order = np.argsort(number[curved].astype(np.int16), kind="stable")
-        curved = curved[order]
-        bounds = np.flatnonzero(np.diff(number[curved])) + 1
-        for at in np.split(curved, bounds):
+        for at in _by_number(number, curved):
             index = int(number[at[0]]) - first
             finish = self.finishes[index + first]
             ray = view._ray[index].astype(np.float32)
