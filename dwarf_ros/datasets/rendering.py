@@ -308,9 +308,27 @@ class View:
         cube = np.array([[x, y, z, 1] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]).T
         corners = pose[:, :3] @ cube
         front = corners[:, 2] >= NEAR
-        with np.errstate(divide="ignore", invalid="ignore"):
-            image = (self._project[:2] @ corners) / corners[:, 2:]
-        box = self._boxes(image.min(axis=2), image.max(axis=2))
+        # The outline's tangents along the axes, from the dual conics of an ellipsoid, or of a tube's two ends.
+        ball = self._form[:, 0] == 1
+        onto = self._project @ pose[:, :3]
+        low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+        # The squared radius of an end, where z is -1 or 1, is -(a + 2 b z + c).
+        for z in (-1.0, 1.0):
+            radius = np.sqrt(np.maximum(-(self._form @ np.array([1, 2 * z, 1])), 0))
+            radius[ball] = 1
+            reach = onto[:, :, :2] * radius[:, None, None]
+            depth_axis = np.where(ball[:, None], onto[:, :, 2], 0)
+            centre = onto[:, :, 3] + np.where(ball, 0, z)[:, None] * onto[:, :, 2]
+            spread = (reach**2).sum(axis=2) + depth_axis**2 - centre**2
+            mixed = (reach[:, :2] * reach[:, 2:]).sum(axis=2) + depth_axis[:, :2] * depth_axis[
+                :, 2:
+            ]
+            mixed -= centre[:, :2] * centre[:, 2:]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                root = np.sqrt(np.maximum(mixed**2 - spread[:, 2:] * spread[:, :2], 0))
+                ends = (mixed - root) / spread[:, 2:], (mixed + root) / spread[:, 2:]
+            low, high = np.minimum(low, np.minimum(*ends)), np.maximum(high, np.maximum(*ends))
+        box = self._boxes(low, high)
         box[~front.all(axis=1)] = (0, self.width, 0, self.height)
         box[~front.any(axis=1)] = 0
         self._box[first:] = box
@@ -320,11 +338,6 @@ class View:
         if x0 >= x1 or y0 >= y1:
             return None
         return slice(y0, y1), slice(x0, x1)
-
-    def _plane_values(self, row: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-        across = (row[0] * self._columns[window[1]]).astype(np.float32)
-        down = (row[1] * self._rows[window[0]] + row[2]).astype(np.float32)
-        return across[None, :] + down[:, None]
 
     def _draw_polygon(self, index: int) -> None:
         window = self._window(index)
@@ -336,12 +349,12 @@ class View:
         ends = edges @ np.array([[x[0], x[1], x[0], x[1]], [y[0], y[0], y[1], y[1]], [1, 1, 1, 1]])
         if (ends < -0.5).all(axis=1).any():
             return
-        depth = self._plane_values(self._affine[index, 0], window)
-        margin = None
-        for edge in edges[(ends < 0.5).any(axis=1)]:
-            values = self._plane_values(edge, window)
-            margin = values if margin is None else np.minimum(margin, values, out=margin)
-        self._put(index, window, depth, margin)
+        rows = np.concatenate([self._affine[index, :1], edges[(ends < 0.5).any(axis=1)]])
+        across = (rows[:, :1] * self._columns[window[1]]).astype(np.float32)
+        down = (rows[:, 1:2] * self._rows[window[0]] + rows[:, 2:]).astype(np.float32)
+        values = across[:, None, :] + down[:, :, None]
+        margin = values[1:].min(axis=0) if len(values) > 1 else None
+        self._put(index, window, values[0], margin)
 
     def _draw_quadric(self, index: int) -> None:
         number = self._scene.polygons + index
