@@ -409,11 +409,12 @@ class View:
             inside &= margin >= -_CRACK
             if len(places):
                 rim = np.divmod(places, margin.shape[1])
-                outside = margin[rim] < -_CRACK
+                rim_margin = margin[rim]
+                outside = rim_margin < -_CRACK
                 # The faces of an edge are equally far there: the one beyond it belongs to the pixel all the same.
                 taken = inside[rim] | (outside & (depth[rim] * (1 + _EDGE) > old_depth[rim]))
                 rim = rim[0][taken], rim[1][taken]
-                outside = outside[taken]
+                outside, rim_margin = outside[taken], rim_margin[taken]
                 rim_old, rim_old_depth = old[rim], old_depth[rim]
                 before, before_part = self._other[window][rim], part[rim]
                 before_depth = self._other_depth[window][rim]
@@ -428,7 +429,7 @@ class View:
             self._other_depth[window][rim] = np.where(
                 outside, depth[rim], np.where(kept, before_depth, rim_old_depth)
             )
-            part[rim] = np.where(other >= 0, np.maximum(0.5 - np.abs(margin[rim]), 0), 0)
+            part[rim] = np.where(other >= 0, np.maximum(0.5 - np.abs(rim_margin), 0), 0)
 
     def cast(
         self, number: np.ndarray, x: np.ndarray, y: np.ndarray, within: np.ndarray | None = None
@@ -458,10 +459,13 @@ class View:
                 margin = self._on_plane(self._edges[:, k], index, x[chosen], y[chosen])
                 result[chosen[margin < -_CRACK]] = 0
         for chosen in _by_number(number, np.flatnonzero(~flat)):
-            index = int(number[chosen[0]]) - self._scene.polygons
-            e = np.stack([x[chosen], y[chosen], np.ones(len(chosen))], axis=1) @ self._ray[index].T
-            origin, (a, b, _) = self._origin[index], self._form[index]
-            constant = self._value(index)
+            quadric = int(number[chosen[0]]) - self._scene.polygons
+            e = (
+                np.stack([x[chosen], y[chosen], np.ones(len(chosen))], axis=1)
+                @ self._ray[quadric].T
+            )
+            origin, (a, b, _) = self._origin[quadric], self._form[quadric]
+            constant = self._value(quadric)
             half = e[:, 0] * origin[0] + e[:, 1] * origin[1] + e[:, 2] * (a * origin[2] + b)
             square = half * half - constant * (e[:, 0] ** 2 + e[:, 1] ** 2 + a * e[:, 2] ** 2)
             root = np.sqrt(np.maximum(square, 0))

@@ -230,6 +230,11 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(math.exp(rng.uniform(math.log(low), math.log(max(low, high)))))
 
 
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
 @dataclass(frozen=True)
 class _Coat:
     """Colours of a body: what its faces have in common."""
@@ -288,8 +293,8 @@ class _Builder:
             texels=texels,
             angle=float(rng.choice([0, math.pi / 2, rng.uniform(-math.pi, math.pi)])),
             shift=(float(rng.uniform(0, 2 * SIZE)), float(rng.uniform(0, 2 * SIZE))),
-            gain=tuple(float(v) for v in coat.gain * light),
-            offset=tuple(float(v) for v in coat.offset * light),
+            gain=_triple(coat.gain * light),
+            offset=_triple(coat.offset * light),
         )
 
     def round(self, coat: _Coat, repeats: int | None = None) -> Finish:
@@ -300,10 +305,10 @@ class _Builder:
             texture=coat.texture,
             texels=float(repeats or rng.integers(1, 4)),
             shift=(float(rng.uniform(0, 2 * SIZE)), float(rng.uniform(0, 2 * SIZE))),
-            gain=tuple(float(v) for v in coat.gain),
-            offset=tuple(float(v) for v in coat.offset),
+            gain=_triple(coat.gain),
+            offset=_triple(coat.offset),
             shade=float(rng.uniform(0, 0.8)),
-            light=tuple(float(v) for v in light),
+            light=_triple(light),
         )
 
     # -- shapes, in a body's frame
