@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ from dwarf_ros.types import InputError
 _TRIES_AFTER_DEATH = 3
 
 _BATCHES_PER_WORKER = 2
+
+_ROOM = 1 << 30
+"""Bytes that a folder in memory must have free: a container often has 64 MiB, too few for some batches."""
 
 # Words that keep the random numbers of different uses apart.
 _ORDER, _DRAWS = 1, 2
@@ -199,10 +203,7 @@ class _Workers:
     """Batches come in files of a folder in memory: a worker that is killed while it sends would block a pipe for good."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        memory = Path("/dev/shm")
-        self._folder = TemporaryDirectory(
-            prefix="dwarf_batches_", dir=memory if os.access(memory, os.W_OK) else None
-        )
+        self._folder = TemporaryDirectory(prefix="dwarf_batches_", dir=_memory())
         self._config = config
         self._pool = self._start()
 
@@ -261,6 +262,13 @@ class _Workers:
             _start_worker,
             (self._config, Path(self._folder.name)),
         )
+
+
+def _memory() -> Path | None:
+    """Folder in memory with room for all batches under way, if there is one."""
+    folder = Path("/dev/shm")
+    usable = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
+    return folder if usable else None
 
 
 _worker_config: TrainingConfig
