@@ -151,7 +151,7 @@ def make_model(config: TrainingConfig) -> keras.Model:
             variable.assign(first[name].value)
 
     class Trained(keras.Model):
-        def compute_loss(  # type: ignore[override]
+        def compute_loss(
             self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any
         ) -> Any:
             loss = _loss(config, y_pred, y)
@@ -452,7 +452,7 @@ def _signals() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: Any) -> None:
         stop.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
         signal.signal(number, handle)
