@@ -194,6 +194,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_submission_option(evaluate)
     _add_workers_option(evaluate)
 
+    train = _command(commands, "train", _train, "train the network as a configuration says")
+    train.add_argument(
+        "config", type=Path, metavar="CONFIG", help="such as config/train/lite_procedural.yaml"
+    )
+    train.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run (default: out/train/NAME)"
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the folder's last checkpoint"
+    )
+
     bag = commands.add_parser("bag", help="rosbag2 recordings, without ROS")
     bag_commands = bag.add_subparsers(dest="bag_command", required=True, metavar="COMMAND")
     create = _command(
@@ -483,6 +494,28 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise InputError("GROUND_TRUTH: missing, expected the folder to score against")
     if options.submission is not None:
         _write_submission(options.results, options.submission)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from dwarf_ros.training.config import read_config
+
+    # First, because Keras takes seconds to load, too long for the news of a misspelt key.
+    config = read_config(options.config)
+
+    from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
+    from dwarf_ros.progress import show_progress
+    from dwarf_ros.training.trainer import train
+
+    out = options.out or Path("out/train") / options.config.stem
+    with show_progress("steps") as report:
+        outcome = train(config, out, disparity_errors, flow_errors, options.resume, report)
+    for name, value in outcome.scores.items():
+        print(f"{name}: {value:.3f}")
+    if not outcome.finished:
+        print(f"{out}: stopped at step {outcome.step}; --resume goes on from there")
+        return 130
+    print(f"{outcome.weights}: after {outcome.step} steps")
     return 0
 
 

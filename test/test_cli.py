@@ -270,3 +270,9 @@ def test_bag_evaluate_reports(bag, tmp_path):
     assert "2 pairs" in result.stdout
     for name in ("report.html", "evaluation.json", "frames.csv"):
         assert (tmp_path / name).stat().st_size > 100
+
+
+def test_training_configuration_that_is_wrong(tmp_path):
+    (tmp_path / "bad.yaml").write_text("presett: dwarf_lite\n")
+    assert_one_line_error(dwarf("train", tmp_path / "bad.yaml"), tmp_path / "bad.yaml", "presett")
+    assert_one_line_error(dwarf("train", tmp_path / "none.yaml"), tmp_path / "none.yaml")
