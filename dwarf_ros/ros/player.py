@@ -45,7 +45,7 @@ _KEPT_BYTES = 512 << 20
 _QUEUE_DEPTH = 10
 _CLOCK_PERIOD = 0.01
 # A reader that this side knows of may not know of this side yet, and would miss a best-effort message.
-_SETTLING_TIME = 0.2
+_SETTLING_TIME = 0.5
 _CAMERA_INFO_WAIT = 0.5
 # Readers acknowledge only when Fast DDS's heartbeat asks, every 3 s; on one machine images arrive long before.
 _DELIVERY_WAIT = 1.0
