@@ -391,19 +391,22 @@ def _import_checkpoint(options: argparse.Namespace) -> int:
     return 0
 
 
-def _node(options: argparse.Namespace) -> int:
+def _prepare_ros() -> None:
+    """To be called before anything of ros/ is imported, so that a machine without rclpy is told so in one line."""
     from dwarf_ros.ros.distro import prepare_environment
 
     prepare_environment()
+
+
+def _node(options: argparse.Namespace) -> int:
+    _prepare_ros()
     from dwarf_ros.ros.node import main as run_node
 
     return run_node(options.ros_arguments)
 
 
 def _play(options: argparse.Namespace) -> int:
-    from dwarf_ros.ros.distro import prepare_environment
-
-    prepare_environment()
+    _prepare_ros()
     from dwarf_ros.ros.player import play
 
     return play(
@@ -420,9 +423,7 @@ def _play(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from dwarf_ros.ros.distro import prepare_environment
-
-    prepare_environment()
+    _prepare_ros()
     from dwarf_ros.ros.recorder import record
 
     return record(
@@ -435,9 +436,7 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from dwarf_ros.ros.distro import prepare_environment
-
-    prepare_environment()
+    _prepare_ros()
     from dwarf_ros.ros.demo import run_demo
 
     return run_demo(
@@ -549,9 +548,7 @@ def _bag_evaluate(options: argparse.Namespace) -> int:
         "workers": options.workers,
     }
     if options.live or options.recorded is not None:
-        from dwarf_ros.ros.distro import prepare_environment
-
-        prepare_environment()
+        _prepare_ros()
         from dwarf_ros.ros.processes import LiveError
         from dwarf_ros.ros.replay import evaluate_recorded, replay_bag
 
