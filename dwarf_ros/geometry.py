@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dwarf_ros.types import InputError, SceneFlow, StereoCamera
+from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
 
 
 def depth_from_disparity(disparity: np.ndarray, camera: StereoCamera) -> np.ndarray:
@@ -228,6 +228,103 @@ def velocities_over_ground(scene_flow: SceneFlow, motion: np.ndarray) -> np.ndar
     points, points_next = scene_flow_points(scene_flow)
     back = np.linalg.inv(motion).astype(np.float32)
     return velocities_between(points, points_next @ back[:3, :3].T + back[:3, 3], scene_flow.dt)
+
+
+def mirrored_frame(frame: StereoFrame) -> StereoFrame:
+    """The frame with its images exchanged and mirrored, which is a stereo frame again.
+
+    The disparity estimated of it, mirrored back (``[:, ::-1]``), is the disparity of the given frame's right image.
+    """
+    camera = frame.camera
+    if camera is not None:
+        last = camera.width - 1
+        camera = StereoCamera(
+            camera.fx,
+            camera.fy,
+            last - camera.cx_right,
+            camera.cy,
+            last - camera.cx,
+            camera.baseline,
+            camera.width,
+            camera.height,
+        )
+    return StereoFrame(
+        frame.right[:, ::-1], frame.left[:, ::-1], frame.stamp, camera, frame.frame_id
+    )
+
+
+def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear interpolation.
+
+    Args:
+        image: float32 H x W or H x W x C.
+        x: columns, px, float32; NaN where unknown.
+        y: rows, the same.
+
+    Returns:
+        float32, the shape of x (and C); NaN where the place is unknown or not between the centres of the image's first
+        and last pixels, or where one of the four pixels around it is NaN.
+    """
+    height, width = image.shape[:2]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    x, y = np.where(inside, x, 0), np.where(inside, y, 0)
+    # The last column and row are reached with the full weight of the right and lower neighbour.
+    x0 = np.minimum(x.astype(np.int32), max(width - 2, 0))
+    y0 = np.minimum(y.astype(np.int32), max(height - 2, 0))
+    right, below = min(1, width - 1), min(1, height - 1) * width
+    pixels = image.reshape(height * width, *image.shape[2:])
+    index = y0 * width + x0
+    weight_x, weight_y = (x - x0).astype(np.float32), (y - y0).astype(np.float32)
+    if image.ndim == 3:
+        weight_x, weight_y = weight_x[..., None], weight_y[..., None]
+
+    def between(left: np.ndarray) -> np.ndarray:
+        value = pixels.take(left, axis=0)
+        return value + weight_x * (pixels.take(left + right, axis=0) - value)
+
+    upper, lower = between(index), between(index + below)
+    found = upper + weight_y * (lower - upper)
+    found[~inside] = np.nan
+    return found
+
+
+def left_right_error(
+    disparity: np.ndarray, right_disparity: np.ndarray, flow: np.ndarray | None = None
+) -> np.ndarray:
+    """How far a pixel's disparity is from that of the right image's pixel it leads to.
+
+    Args:
+        disparity: of a left image's points, px, float32 H x W; NaN where unknown.
+        right_disparity: of the right image of that time, x_left - x_right at each of its pixels, px, float32 H x W; NaN
+            where unknown.
+        flow: where the points are in the left image of that time, from where they are in the array, px, float32 H x W x 2;
+            None where they have not moved.
+
+    Returns:
+        absolute differences, px, float32 H x W; NaN where a disparity is unknown or the partner is outside the right
+        image. Points hidden from the right camera have one too.
+    """
+    rows, columns = _pixel_grid(disparity.shape)
+    x, y = columns - disparity, np.broadcast_to(rows, disparity.shape)
+    if flow is not None:
+        x, y = x + flow[..., 0], y + flow[..., 1]
+    return np.abs(sample(right_disparity, x, y) - disparity)
+
+
+def forward_backward_error(flow: np.ndarray, backward_flow: np.ndarray) -> np.ndarray:
+    """How far from a pixel the way along the flow and back ends.
+
+    Args:
+        flow: from one image to another, px, float32 H x W x 2; NaN where unknown.
+        backward_flow: the same from the other image to the one.
+
+    Returns:
+        distances, px, float32 H x W; NaN where a flow is unknown or the target is outside the other image. Points hidden
+        in the other image have one too.
+    """
+    rows, columns = _pixel_grid(flow.shape[:2])
+    back = sample(backward_flow, columns + flow[..., 0], rows + flow[..., 1])
+    return np.hypot(flow[..., 0] + back[..., 0], flow[..., 1] + back[..., 1])
 
 
 def _rigid_motion(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:

@@ -13,12 +13,16 @@ from dwarf_ros.geometry import (
     back_project,
     depth_from_disparity,
     disparity_from_depth,
+    forward_backward_error,
+    left_right_error,
+    mirrored_frame,
     points_from_depth,
+    sample,
     scene_flow_points,
     velocities,
     velocities_between,
 )
-from dwarf_ros.types import InputError, SceneFlow, StereoCamera
+from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
 
 CAMERA = StereoCamera(
     fx=700.0, fy=690.0, cx=31.5, cy=23.0, cx_right=29.0, baseline=0.12, width=64, height=48
@@ -169,3 +173,75 @@ def test_no_camera_and_no_time_between_are_refused():
         velocities(dataclasses.replace(scene_flow, dt=0.0))
     with pytest.raises(InputError, match="dt is 0 s"):
         velocities_between(np.zeros((1, 3)), np.zeros((1, 3)), 0.0)
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_sampling_a_plane_gives_the_plane_and_nothing_outside(height, width, seed):
+    rng = np.random.default_rng(seed)
+    a, b, c = rng.normal(size=3)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    plane = (a * columns + b * rows + c).astype(np.float32)
+    x = rng.uniform(-1, width, 50).astype(np.float32)
+    y = rng.uniform(-1, height, 50).astype(np.float32)
+    x[:2], y[:2] = (0, width - 1), (0, height - 1)
+    x[2] = np.nan
+    found = sample(plane, x, y)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    assert np.array_equal(np.isfinite(found), inside)
+    np.testing.assert_allclose(found[inside], (a * x + b * y + c)[inside], atol=1e-4)
+    both = sample(np.dstack([plane, 2 * plane]), x, y)
+    np.testing.assert_allclose(both[inside, 1], 2 * found[inside], atol=1e-4)
+    assert np.isnan(both[~inside]).all()
+
+
+def test_mirrored_frame_has_the_right_images_disparity():
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    frame = StereoFrame(*images)
+    mirrored = mirrored_frame(frame)
+    assert np.array_equal(mirrored.left, frame.right[:, ::-1])
+    assert np.array_equal(mirrored_frame(mirrored).left, frame.left)
+    # A point's columns in both images of the mirrored frame, from those of the frame.
+    camera = StereoCamera(100, 90, 30, 20, 35, 0.5, 64, 48)
+    turned = mirrored_frame(StereoFrame(*images, 7, camera, "cam")).camera
+    x, depth = 1.5, 8.0
+    left = camera.fx * x / depth + camera.cx
+    right = camera.fx * (x - camera.baseline) / depth + camera.cx_right
+    # Seen from the mirrored left camera, which is the right one, the point is at baseline - x.
+    assert turned.fx * (camera.baseline - x) / depth + turned.cx == pytest.approx(63 - right)
+    assert turned.fx * -x / depth + turned.cx_right == pytest.approx(63 - left)
+    assert mirrored.camera is None
+
+
+def test_disparities_of_both_images_agree_as_far_as_they_are_right():
+    # A wall whose point at column x is at x - 6 in the right image; the right image's map is off by 2 px in its last 20.
+    left, right = np.full((2, 10, 40), 6, np.float32)
+    right[:, 20:] += 2
+    left[3, 30] = np.nan
+    error = left_right_error(left, right)
+    assert error.dtype == np.float32
+    assert np.isnan(error[:, :6]).all()
+    assert np.isnan(error[3, 30])
+    assert (error[:, 6:26] == 0).all()
+    assert (error[4:, 26:] == 2).all()
+    # The same maps of a later time, of points that have moved by (5, -1) since.
+    flow = np.tile(np.array([5, -1], np.float32), (10, 40, 1))
+    moved = left_right_error(left, right, flow)
+    assert np.isnan(moved[0]).all()
+    assert np.isnan(moved[:, :1]).all()
+    assert (moved[1:, 1:21] == 0).all()
+    assert (moved[4:, 21:] == 2).all()
+
+
+def test_the_way_there_and_back_ends_as_far_away_as_the_flows_are_wrong():
+    flow = np.tile(np.array([5, -1], np.float32), (10, 40, 1))
+    back = -flow
+    back[:, 30:] += np.array([3, 4], np.float32)
+    flow[5, 10] = np.nan
+    error = forward_backward_error(flow, back)
+    assert error.dtype == np.float32
+    assert np.isnan(error[0]).all()
+    assert np.isnan(error[:, 35:]).all()
+    assert np.isnan(error[5, 10])
+    assert (error[1:5, :25] == 0).all()
+    assert (error[1:, 25:35] == 5).all()

@@ -13,9 +13,16 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from dwarf_ros.estimators import Estimator
-from dwarf_ros.evaluation.metrics import OUTLIER_PX, end_point_error, magnitude
-from dwarf_ros.geometry import camera_motion, rigid_scene_flow
-from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
+from dwarf_ros.evaluation.metrics import OUTLIER_PX, end_point_error
+from dwarf_ros.geometry import (
+    camera_motion,
+    forward_backward_error,
+    left_right_error,
+    mirrored_frame,
+    rigid_scene_flow,
+    sample,
+)
+from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 # Width of a histogram's bin, px, and the bins; the last one holds every error from 100 px on.
 _BIN = 0.01
@@ -333,9 +340,8 @@ def left_right_errors(scene_flow: SceneFlow, right_disparity: np.ndarray) -> Err
     Returns:
         absolute differences, px. Points hidden from the right camera count too.
     """
-    columns, rows = _pixel_grid(scene_flow.disparity.shape)
-    partner = sample(right_disparity, columns - scene_flow.disparity, rows)
-    return ErrorDistribution.of(np.abs(partner - scene_flow.disparity), scene_flow.valid)
+    error = left_right_error(scene_flow.disparity, right_disparity)
+    return ErrorDistribution.of(error, scene_flow.valid)
 
 
 def forward_backward_errors(scene_flow: SceneFlow, backward_flow: np.ndarray) -> ErrorDistribution:
@@ -348,67 +354,8 @@ def forward_backward_errors(scene_flow: SceneFlow, backward_flow: np.ndarray) ->
     Returns:
         distances, px. Points hidden in the other frame count too.
     """
-    columns, rows = _pixel_grid(scene_flow.disparity.shape)
-    back = sample(backward_flow, columns + scene_flow.flow[..., 0], rows + scene_flow.flow[..., 1])
-    return ErrorDistribution.of(magnitude(scene_flow.flow + back), scene_flow.valid)
-
-
-def mirrored_frame(frame: StereoFrame) -> StereoFrame:
-    """The frame with its images exchanged and mirrored, which is a stereo frame again.
-
-    The disparity estimated of it, mirrored back (``[:, ::-1]``), is the disparity of the given frame's right image.
-    """
-    camera = frame.camera
-    if camera is not None:
-        last = camera.width - 1
-        camera = StereoCamera(
-            camera.fx,
-            camera.fy,
-            last - camera.cx_right,
-            camera.cy,
-            last - camera.cx,
-            camera.baseline,
-            camera.width,
-            camera.height,
-        )
-    return StereoFrame(
-        frame.right[:, ::-1], frame.left[:, ::-1], frame.stamp, camera, frame.frame_id
-    )
-
-
-def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bilinear interpolation.
-
-    Args:
-        image: float32 H x W or H x W x C.
-        x: columns, px, float32; NaN where unknown.
-        y: rows, the same.
-
-    Returns:
-        float32, the shape of x (and C); NaN where the place is unknown or not between the centres of the image's first
-        and last pixels, or where one of the four pixels around it is NaN.
-    """
-    height, width = image.shape[:2]
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    x, y = np.where(inside, x, 0), np.where(inside, y, 0)
-    # The last column and row are reached with the full weight of the right and lower neighbour.
-    x0 = np.minimum(x.astype(np.int32), max(width - 2, 0))
-    y0 = np.minimum(y.astype(np.int32), max(height - 2, 0))
-    right, below = min(1, width - 1), min(1, height - 1) * width
-    pixels = image.reshape(height * width, *image.shape[2:])
-    index = y0 * width + x0
-    weight_x, weight_y = (x - x0).astype(np.float32), (y - y0).astype(np.float32)
-    if image.ndim == 3:
-        weight_x, weight_y = weight_x[..., None], weight_y[..., None]
-
-    def between(left: np.ndarray) -> np.ndarray:
-        value = pixels.take(left, axis=0)
-        return value + weight_x * (pixels.take(left + right, axis=0) - value)
-
-    upper, lower = between(index), between(index + below)
-    found = upper + weight_y * (lower - upper)
-    found[~inside] = np.nan
-    return found
+    error = forward_backward_error(scene_flow.flow, backward_flow)
+    return ErrorDistribution.of(error, scene_flow.valid)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -18,14 +18,12 @@ from dwarf_ros.evaluation.consistency import (
     check_consistency,
     forward_backward_errors,
     left_right_errors,
-    mirrored_frame,
     motion_between,
     photometric_errors,
     rigid_scene_errors,
-    sample,
 )
 from dwarf_ros.geometry import disparity_from_depth
-from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
+from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 
 @pytest.fixture(scope="module")
@@ -224,24 +222,6 @@ def test_true_flow_there_and_back_returns(drive, truth):
     assert wrong.median == pytest.approx(1, abs=0.02)
 
 
-def test_mirrored_frame_has_the_right_images_disparity(drive):
-    frame = drive[0]
-    mirrored = mirrored_frame(frame)
-    assert np.array_equal(mirrored.left, frame.right[:, ::-1])
-    assert np.array_equal(mirrored_frame(mirrored).left, frame.left)
-    # A point's columns in both images of the mirrored frame, from those of the frame.
-    camera = StereoCamera(100, 90, 30, 20, 35, 0.5, 64, 48)
-    blank = np.zeros((48, 64, 3), np.uint8)
-    turned = mirrored_frame(StereoFrame(blank, blank, 7, camera, "cam")).camera
-    x, depth = 1.5, 8.0
-    left = camera.fx * x / depth + camera.cx
-    right = camera.fx * (x - camera.baseline) / depth + camera.cx_right
-    # Seen from the mirrored left camera, which is the right one, the point is at baseline - x.
-    assert turned.fx * (camera.baseline - x) / depth + turned.cx == pytest.approx(63 - right)
-    assert turned.fx * -x / depth + turned.cx_right == pytest.approx(63 - left)
-    assert mirrored_frame(StereoFrame(blank, blank, 7, None, "cam")).camera is None
-
-
 def test_classical_estimates_are_judged_and_worse_ones_are_judged_worse(drive, motion):
     estimator = load_estimator("classical")
     frames = [drive[0], drive[1]]
@@ -308,23 +288,3 @@ def test_unknown_errors_are_not_counted():
     nothing = ErrorDistribution.of(error[:0])
     assert np.isnan([nothing.median, nothing.within_3_percent]).all()
     assert np.isnan([PhotometricError().mean, PhotometricError().mean_unwarped]).all()
-
-
-@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_sampling_a_plane_gives_the_plane_and_nothing_outside(height, width, seed):
-    rng = np.random.default_rng(seed)
-    a, b, c = rng.normal(size=3)
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    plane = (a * columns + b * rows + c).astype(np.float32)
-    x = rng.uniform(-1, width, 50).astype(np.float32)
-    y = rng.uniform(-1, height, 50).astype(np.float32)
-    x[:2], y[:2] = (0, width - 1), (0, height - 1)
-    x[2] = np.nan
-    found = sample(plane, x, y)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    assert np.array_equal(np.isfinite(found), inside)
-    np.testing.assert_allclose(found[inside], (a * x + b * y + c)[inside], atol=1e-4)
-    both = sample(np.dstack([plane, 2 * plane]), x, y)
-    np.testing.assert_allclose(both[inside, 1], 2 * found[inside], atol=1e-4)
-    assert np.isnan(both[~inside]).all()
