@@ -19,7 +19,10 @@ PARAMETERS = {
     "engine": "What runs the network: auto, tensorflow or openvino.",
     "weights": "Weights file of the network.",
     "reference": "Frame that the answer is for: current or previous.",
+    "frame_id": "Frame of all that is published, and of what RViz shows.",
 }
+# Frame of what `dwarf play` publishes; a camera's own frame is given by frame_id.
+FRAME_ID = "left_camera_optical_frame"
 INPUTS = {
     "left_image": "left/image_rect",
     "right_image": "right/image_rect",
@@ -36,6 +39,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
     chosen = {name: argument(name) for name in PARAMETERS if argument(name)}
     chosen["use_sim_time"] = argument("use_sim_time").lower() in ("true", "1")
+    remappings = [(topic, argument(name)) for name, topic in INPUTS.items()]
     return [
         Node(
             package="dwarf_ros",
@@ -43,7 +47,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             name="dwarf",
             namespace=argument("namespace"),
             parameters=[argument("params_file"), chosen],
-            remappings=[(topic, argument(name)) for name, topic in INPUTS.items()],
+            remappings=remappings,
             ros_arguments=["--log-level", argument("log_level")],
             output="screen",
         ),
@@ -51,8 +55,12 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             package="rviz2",
             executable="rviz2",
             namespace=argument("namespace"),
-            arguments=["--display-config", str(CONFIG / "dwarf.rviz")],
+            arguments=[
+                *("--display-config", str(CONFIG / "dwarf.rviz")),
+                *("--fixed-frame", argument("frame_id") or FRAME_ID),
+            ],
             parameters=[{"use_sim_time": chosen["use_sim_time"]}],
+            remappings=remappings,
             condition=IfCondition(argument("rviz")),
         ),
     ]

@@ -17,14 +17,6 @@ from dwarf_ros.ros.processes import PLAYER_LOG, RECORDING, prepare_run
 
 HERE = Path(__file__).resolve().parent
 
-# Arguments of dwarf.launch.py that mean the same here; empty: as there.
-NODE_ARGUMENTS = {
-    "namespace": "Namespace of all processes and topics.",
-    "estimator": "Estimator: auto, dwarf, dwarf_lite or classical.",
-    "engine": "What runs the network: auto, tensorflow or openvino.",
-    "weights": "Weights file of the network.",
-}
-
 # A network may be compiled first, and the player waits until the node listens.
 WAIT_S = 180
 # Without answers and frames for this time the recorder ends.
@@ -32,28 +24,18 @@ IDLE_S = 6
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Node, player and, where a folder is given, the recorder; what ends last ends everything."""
+    """Player and, where a folder is given, the recorder; what ends last ends everything."""
 
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    chosen = {name: argument(name) for name in NODE_ARGUMENTS if argument(name)}
     rate, record = argument("rate"), argument("record")
     play = ["play", argument("source"), "--wait", str(WAIT_S)]
     if rate:
         play += ["--rate", rate]
     if argument("loop") == "true":
         play.append("--loop")
-    entities: list[LaunchDescriptionEntity] = [
-        IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(str(HERE / "dwarf.launch.py")),
-            launch_arguments={
-                **chosen,
-                "reference": argument("reference"),
-                "rviz": argument("rviz"),
-            }.items(),
-        )
-    ]
+    entities: list[LaunchDescriptionEntity] = []
     if record:
         folder = Path(record).expanduser().resolve()
         prepare_run(folder)
@@ -92,7 +74,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Arguments and the processes; the Fast DDS profile is set by dwarf.launch.py, which comes first."""
+    """Arguments beside those of dwarf.launch.py, which comes first and sets the Fast DDS profile, and the processes."""
     return LaunchDescription(
         [
             DeclareLaunchArgument(
@@ -120,15 +102,9 @@ def generate_launch_description() -> LaunchDescription:
                 choices=["previous", "current"],
                 description="Frame that the answer is for; `dwarf bag evaluate` expects previous.",
             ),
-            *(
-                DeclareLaunchArgument(name, default_value="", description=text)
-                for name, text in NODE_ARGUMENTS.items()
-            ),
-            DeclareLaunchArgument(
-                "rviz",
-                default_value="false",
-                choices=["true", "false"],
-                description="Start RViz with the node's topics.",
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(str(HERE / "dwarf.launch.py")),
+                launch_arguments={"reference": LaunchConfiguration("reference")}.items(),
             ),
             OpaqueFunction(function=start),
         ]

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("rclpy")
 
@@ -26,6 +25,7 @@ ARGUMENTS = {
     "engine",
     "weights",
     "reference",
+    "frame_id",
     "params_file",
     "left_image",
     "right_image",
@@ -76,17 +76,6 @@ def test_the_files_that_it_names_are_there_and_the_profile_is_the_nodes():
     assert "import PROFILE_VARIABLES" in text
 
 
-def test_rviz_shows_topics_that_the_node_publishes():
-    shown = yaml.safe_load((REPOSITORY / "config" / "dwarf.rviz").read_text())
-    topics = {
-        display["Topic"]["Value"]
-        for display in shown["Visualization Manager"]["Displays"]
-        if "Topic" in display
-    }
-    assert topics <= {*node.OUTPUTS, *node.INPUT_TOPICS}
-    assert {"scene_flow", "scene_flow_markers", "flow_color"} <= topics
-
-
 def test_every_argument_has_a_default_and_a_description():
     launch_description_sources = pytest.importorskip("launch.launch_description_sources")
     pytest.importorskip("launch_ros")
@@ -102,14 +91,22 @@ def test_every_argument_has_a_default_and_a_description():
 
 @pytest.fixture
 def installed_package(tmp_path) -> Path:
-    """Prefix in which this checkout is installed as colcon would."""
+    """Prefix in which this checkout is installed as colcon would, and an rviz2 that only notes how it is called."""
     prefix = tmp_path / "prefix"
-    for folder in ("lib/dwarf_ros", "share/dwarf_ros", "share/ament_index/resource_index/packages"):
-        (prefix / folder).mkdir(parents=True)
-    (prefix / "share/ament_index/resource_index/packages/dwarf_ros").touch()
-    executable = prefix / "lib/dwarf_ros/dwarf_node"
-    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dwarf_ros.ros.node "$@"\n')
-    executable.chmod(0o755)
+    executables = {
+        "dwarf_ros/dwarf_node": f'exec "{sys.executable}" -m dwarf_ros.ros.node "$@"',
+        "rviz2/rviz2": f"printf '%s\\n' \"$@\" > '{tmp_path}/rviz2.part'\n"
+        f"mv '{tmp_path}/rviz2.part' '{tmp_path}/rviz2.arguments'",
+    }
+    index = prefix / "share/ament_index/resource_index/packages"
+    index.mkdir(parents=True)
+    for name, script in executables.items():
+        executable = prefix / "lib" / name
+        executable.parent.mkdir(parents=True)
+        executable.write_text(f"#!/bin/sh\n{script}\n")
+        executable.chmod(0o755)
+        (prefix / "share" / executable.parent.name).mkdir()
+        (index / executable.parent.name).touch()
     return prefix
 
 
@@ -129,6 +126,8 @@ def test_a_launched_node_has_the_namespace_topics_and_parameters_given(
                 "namespace:=robot",
                 "estimator:=classical",
                 "left_image:=/camera/left",
+                "frame_id:=eye",
+                "rviz:=true",
                 f"params_file:={parameters}",
             ],
             env={
@@ -151,14 +150,23 @@ def test_a_launched_node_has_the_namespace_topics_and_parameters_given(
             "/robot/right/camera_info" in log.read_text()
         )
         assert "estimator classical" in log.read_text()
+        rviz = tmp_path / "rviz2.arguments"
+        while not rviz.exists():
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        said = rviz.read_text().splitlines()
+        assert said[said.index("--fixed-frame") + 1] == "eye"
+        assert Path(said[said.index("--display-config") + 1]).is_file()
+        assert {"left/image_rect:=/camera/left", "__ns:=/robot"} <= set(said)
         from rcl_interfaces.srv import GetParameters
 
         values = rig.call(
             GetParameters,
             "/robot/dwarf/get_parameters",
-            GetParameters.Request(names=["queue_size", "use_sim_time"]),
+            GetParameters.Request(names=["queue_size", "use_sim_time", "frame_id"]),
         ).values
         assert (values[0].integer_value, values[1].bool_value) == (3, False)
+        assert values[2].string_value == "eye"
         launched.send_signal(signal.SIGINT)
         assert launched.wait(timeout=15) == 0, log.read_text()
     finally:
