@@ -6,7 +6,7 @@ Unknown values (NaN) are black in every picture.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -28,6 +28,8 @@ _GRID = (58, 62, 70)
 _INK = (226, 229, 234)
 _FAINT_INK = (150, 156, 166)
 _STILL = (190, 196, 206)
+# From a colour bar's ends to the sides of its strip, px.
+BAR_MARGIN = 8
 # Rows of a top view below the camera's place, for its scale and labels.
 _BEHIND = 56
 
@@ -97,6 +99,21 @@ def disparity_scale(disparity: np.ndarray) -> float:
         disparity: float H x W, px; NaN where unknown.
     """
     return max(_percentile(_thin(disparity, 1)[:, 0], 99.0), 1.0)
+
+
+def depth_color(depth: np.ndarray, max_depth: float) -> np.ndarray:
+    """Depth on a colour map whose lightness falls with it: near is yellow, max_depth and beyond are dark violet.
+
+    Args:
+        depth: float H x W, m; NaN where unknown.
+        max_depth: depth of the darkest colour, m, > 0.
+
+    Returns:
+        uint8 RGB, H x W x 3; unknown black, which the map itself never is.
+    """
+    depth = np.asarray(depth, dtype=np.float32)
+    nearness = np.float32(max_depth) - np.minimum(depth, np.float32(max_depth))
+    return _mapped(nearness, max_depth, cv2.COLORMAP_VIRIDIS)
 
 
 def speed_color(speed: np.ndarray, max_speed: float) -> np.ndarray:
@@ -342,6 +359,25 @@ def titled(picture: np.ndarray, title: str, note: str = "") -> np.ndarray:
     return np.vstack([strip, picture])
 
 
+def color_bar(width: int, colors: np.ndarray, ticks: list[tuple[float, str]]) -> np.ndarray:
+    """Strip with a colour bar and labels under it.
+
+    Args:
+        width: of the strip, px; the bar begins and ends `BAR_MARGIN` px from its sides.
+        colors: of the bar from left to right, uint8 RGB, N x 3.
+        ticks: share of the bar's width, from 0 to 1, and text of each label.
+
+    Returns:
+        uint8 RGB, 30 x width x 3.
+    """
+    strip = np.empty((30, width, 3), dtype=np.uint8)
+    strip[:] = _PAPER
+    bar = width - 2 * BAR_MARGIN
+    columns = np.arange(bar) * len(colors) // bar
+    _horizontal_bar(strip, (BAR_MARGIN, 3, bar, 9), colors[columns][None], ticks)
+    return strip
+
+
 def disparity_legend(
     width: int, max_disparity: float, camera: StereoCamera | None = None
 ) -> np.ndarray:
@@ -350,11 +386,7 @@ def disparity_legend(
     Returns:
         uint8 RGB, 30 x width x 3.
     """
-    strip = np.empty((30, width, 3), dtype=np.uint8)
-    strip[:] = _PAPER
-    left, right = 8, 8
-    bar = width - left - right
-    ramp = np.linspace(0, max_disparity, bar, dtype=np.float32)[None]
+    ramp = np.linspace(0, max_disparity, width - 2 * BAR_MARGIN, dtype=np.float32)[None]
     ticks = [(0.0, "0 px"), (1.0, f"{max_disparity:.0f} px")]
     if camera is not None:
         taken = [0.06, 0.94]
@@ -363,8 +395,63 @@ def disparity_legend(
             if all(abs(share - other) > 0.07 for other in taken) and 0.06 < share < 0.94:
                 ticks.append((share, f"{depth} m"))
                 taken.append(share)
-    _horizontal_bar(strip, (left, 3, bar, 9), disparity_color(ramp, max_disparity), ticks)
-    return strip
+    return color_bar(width, disparity_color(ramp, max_disparity)[0], ticks)
+
+
+def depth_legend(width: int, max_depth: float) -> np.ndarray:
+    """Scale bar of `depth_color` in m, from 0 to max_depth.
+
+    Returns:
+        uint8 RGB, 30 x width x 3.
+    """
+    ramp = np.linspace(0, max_depth, width - 2 * BAR_MARGIN, dtype=np.float32)[None]
+    step = next((m for m in (1, 2, 5, 10, 20, 50) if max_depth / m <= 6), 100)
+    metres = range(0, int(max_depth) + 1, step)
+    ticks = [(m / max_depth, f"{m} m") for m in metres]
+    return color_bar(width, depth_color(ramp, max_depth)[0], ticks)
+
+
+def flow_wheel(radius: int) -> np.ndarray:
+    """The colour wheel of `flow_color` as a disc; uint8 RGB, side 2 * radius + 1 px, black outside the disc."""
+    offsets = np.arange(-radius, radius + 1, dtype=np.float32)
+    flow = np.dstack(np.meshgrid(offsets, offsets)) / np.float32(radius)
+    flow[np.hypot(flow[..., 0], flow[..., 1]) > 1] = np.nan
+    return flow_color(flow, 1.0)
+
+
+def flow_legend(size: int, max_magnitude: float) -> np.ndarray:
+    """Key to pictures of optical flow: the colour wheel, its directions, and its radii in px.
+
+    Args:
+        size: side of the picture, px, at least 160.
+        max_magnitude: magnitude at the wheel's rim, px.
+
+    Returns:
+        uint8 RGB, size x size x 3.
+    """
+    picture = np.empty((size, size, 3), dtype=np.uint8)
+    picture[:] = _PAPER
+    centre, radius = size // 2, size // 2 - 40
+    place = slice(centre - radius, centre + radius + 1)
+    wheel = flow_wheel(radius)
+    disc = wheel.any(axis=-1)
+    picture[place, place][disc] = wheel[disc]
+    for share in (0.5, 1.0):
+        # Slanting down, where neither a direction's name nor the other label is.
+        ring = round(share * radius)
+        cv2.circle(picture, (centre, centre), ring, _PAPER, 1, cv2.LINE_AA)
+        text = f"{share * max_magnitude:.3g} px"
+        along = 0.7071 * ring + (4 if share == 1.0 else 0)
+        color = _INK if share == 1.0 else _PAPER
+        _text(picture, text, centre + along, centre + along + 12, color=color)
+    for text, column, row, anchor in (
+        ("right", size - 38, centre + 4, "left"),
+        ("left", 36, centre + 4, "right"),
+        ("up", centre, centre - radius - 10, "centre"),
+        ("down", centre, centre + radius + 22, "centre"),
+    ):
+        _text(picture, text, column, row, anchor=anchor)
+    return picture
 
 
 def with_flow_wheel(picture: np.ndarray, max_magnitude: float) -> np.ndarray:
@@ -374,12 +461,11 @@ def with_flow_wheel(picture: np.ndarray, max_magnitude: float) -> np.ndarray:
     radius = max(14, min(height, width) // 8)
     if height < 2 * radius + 32 or width < 2 * radius + 16:
         return picture
-    offsets = np.arange(-radius, radius + 1, dtype=np.float32)
-    flow = np.dstack(np.meshgrid(offsets, offsets)) / np.float32(radius)
-    disc = np.hypot(flow[..., 0], flow[..., 1]) <= 1
+    wheel = flow_wheel(radius)
+    disc = wheel.any(axis=-1)
     x, y = width - 2 * radius - 9, height - 2 * radius - 25
     picture[y - 7 :, x - 8 :] = _PAPER
-    picture[y : y + 2 * radius + 1, x : x + 2 * radius + 1][disc] = flow_color(flow, 1.0)[disc]
+    picture[y : y + 2 * radius + 1, x : x + 2 * radius + 1][disc] = wheel[disc]
     _text(picture, f"{max_magnitude:.0f} px", x + radius, height - 7, size=0.38, anchor="centre")
     return picture
 
@@ -409,8 +495,28 @@ def _joined(pictures: list[np.ndarray], gap: int, axis: int) -> np.ndarray:
     return joined
 
 
+@dataclass(frozen=True)
+class Scales:
+    """What the brightest or last colours of a panel stand for.
+
+    Attributes:
+        disparity: px.
+        flow: px.
+        speed: m/s (m where times are unknown); None: that of the fastest group seen.
+    """
+
+    disparity: float
+    flow: float
+    speed: float | None = None
+
+
 def scene_flow_panel(
-    left: np.ndarray, scene_flow: SceneFlow, title: str = "", note: str = "", width: int = 1280
+    left: np.ndarray | None,
+    scene_flow: SceneFlow,
+    title: str = "",
+    note: str = "",
+    width: int = 1280,
+    scales: Scales | None = None,
 ) -> np.ndarray:
     """One picture of one answer: left image, disparity, optical flow and, with a camera, what moves seen from above.
 
@@ -418,28 +524,30 @@ def scene_flow_panel(
     known) it is shown in m from frame to frame.
 
     Args:
-        left: the reference's left image, uint8 RGB H x W x 3.
+        left: the reference's left image, uint8 RGB H x W x 3; None: it is left out.
         scene_flow: the answer for it; what is not valid is drawn black.
         title: left in the head line.
         note: right in the head line.
         width: of the picture, px.
+        scales: of the colours; None: this answer's own, which differ from the next one's.
 
     Returns:
         uint8 RGB, width wide, as high as it takes.
     """
-    disparity = np.where(scene_flow.valid, scene_flow.disparity, np.float32(np.nan))
-    forward = -scene_flow.flow if scene_flow.dt < 0 else scene_flow.flow
-    flow = np.where(scene_flow.valid[..., None], forward, np.float32(np.nan))
-    nearest, fastest = disparity_scale(disparity), flow_scale(flow)
+    disparity, flow = valid_maps(scene_flow)
+    scales = scales or Scales(disparity_scale(disparity), flow_scale(flow))
+    nearest, fastest = scales.disparity, scales.flow
     margin = 12
-    wide = left.shape[1] >= 2 * left.shape[0]
+    image_height, image_width = scene_flow.valid.shape
+    wide = image_width >= 2 * image_height
     inner = width - 2 * margin
     column = round(0.6 * inner) if wide else (inner - margin) // 2
-    row = round(column * left.shape[0] / left.shape[1])
+    row = round(column * image_height / image_width)
     density = f"{100 * scene_flow.valid.mean():.0f} % of the pixels valid"
-    image = titled(
-        _resized(left, column, row), "Left image", f"{left.shape[1]} x {left.shape[0]} px"
-    )
+    image = []
+    if left is not None:
+        size = f"{image_width} x {image_height} px"
+        image = [titled(_resized(left, column, row), "Left image", size)]
     near = np.vstack(
         [
             titled(
@@ -454,14 +562,18 @@ def scene_flow_panel(
     dt = f"in {abs(scene_flow.dt) * 1e3:.0f} ms" if scene_flow.dt else "to the next frame"
     motion = titled(wheel, "Optical flow", dt)
     if wide:
-        body = stacked([image, near, motion], margin)
-        if _has_motion(scene_flow):
-            view = _seen_from_above(scene_flow, inner - column - margin, body.shape[0] - 28)
+        body = stacked([*image, near, motion], margin)
+        if has_motion(scene_flow):
+            view = seen_from_above(
+                scene_flow, inner - column - margin, body.shape[0] - 28, scales.speed
+            )
             body = side_by_side([body, view], margin)
     else:
-        above = [_seen_from_above(scene_flow, column, row)] if _has_motion(scene_flow) else []
+        above = []
+        if has_motion(scene_flow):
+            above = [seen_from_above(scene_flow, column, row, scales.speed)]
         body = stacked(
-            [side_by_side([image, near], margin), side_by_side([motion, *above], margin)], margin
+            [side_by_side([*image, near], margin), side_by_side([motion, *above], margin)], margin
         )
     head = np.empty((40, inner, 3), dtype=np.uint8)
     head[:] = _PAPER
@@ -474,7 +586,15 @@ def scene_flow_panel(
     return sheet
 
 
-def _has_motion(scene_flow: SceneFlow) -> bool:
+def valid_maps(scene_flow: SceneFlow) -> tuple[np.ndarray, np.ndarray]:
+    """Disparity, H x W, and optical flow forward in time, H x W x 2, px; NaN where the scene flow is not valid."""
+    disparity = np.where(scene_flow.valid, scene_flow.disparity, np.float32(np.nan))
+    forward = -scene_flow.flow if scene_flow.dt < 0 else scene_flow.flow
+    return disparity, np.where(scene_flow.valid[..., None], forward, np.float32(np.nan))
+
+
+def has_motion(scene_flow: SceneFlow) -> bool:
+    """Whether there is a camera, and enough valid pixels to tell its motion and what moves by itself."""
     camera = scene_flow.camera
     if camera is None:
         return False
@@ -483,7 +603,17 @@ def _has_motion(scene_flow: SceneFlow) -> bool:
     return int(np.count_nonzero(finite)) >= 16
 
 
-def _seen_from_above(scene_flow: SceneFlow, width: int, height: int) -> np.ndarray:
+def seen_from_above(
+    scene_flow: SceneFlow, width: int, height: int, max_speed: float | None = None
+) -> np.ndarray:
+    """Titled `birds_eye_view` of one answer, with what moves over ground; uint8 RGB, (height + 28) x width x 3.
+
+    Args:
+        scene_flow: one that `has_motion`; where its dt is 0 motion is in m from frame to frame.
+        width: px.
+        height: without the title, px.
+        max_speed: speed of the last colour, m/s; None: the fastest group's.
+    """
     timed = scene_flow.dt != 0
     if not timed:
         scene_flow = replace(scene_flow, dt=1.0)
@@ -496,6 +626,7 @@ def _seen_from_above(scene_flow: SceneFlow, width: int, height: int) -> np.ndarr
         moving_points(scene_flow, motion, 2.0, *((1.0, 60.0) if timed else (0.1, 6.0))),
         width=width,
         height=height,
+        max_speed=max_speed,
         arrow_s=0.5 if timed else 5.0,
         unit="m/s" if timed else "m",
     )
