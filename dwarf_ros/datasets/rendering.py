@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from dwarf_ros.datasets.textures import SIZE, TextureBank, rows_of
+from dwarf_ros.datasets.textures import PERIOD, TextureBank, rows_of
 from dwarf_ros.types import StereoCamera
 
 NEAR = 0.02
@@ -33,6 +33,9 @@ _EDGE = 2e-3
 
 _FARTHEST = 1e-7
 """Least inverse depth that is drawn, 1/m."""
+
+_PART = 1 << 15
+"""Pixels that are coloured at a time."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ class View:
     """A scene as one camera sees it at one time.
 
     Attributes:
-        surface: int32 H x W, number of the surface at each pixel's centre; -1 where there is none.
+        surface: int16 H x W, number of the surface at each pixel's centre; -1 where there is none.
         inverse_depth: float32 H x W, its inverse depth, 1/m; next to 0 where there is none.
     """
 
@@ -222,19 +225,9 @@ class View:
         poses[:, 0, 3] -= offset
         self._prepare_polygons(poses)
         self._prepare_quadrics(poses)
-        self._columns = np.arange(self.width, dtype=np.float64)
-        self._rows = np.arange(self.height, dtype=np.float64)
-        self.surface = np.full((self.height, self.width), -1, np.int32)
+        self.surface = np.full((self.height, self.width), -1, np.int16)
         self.inverse_depth = np.full((self.height, self.width), _FARTHEST, np.float32)
-        # Where an outline passes: the other surface in the pixel, its inverse depth and its part of the pixel.
-        self._other = np.zeros((self.height, self.width), np.int32)
-        self._other_depth = np.zeros((self.height, self.width), np.float32)
-        self._other_part = np.zeros((self.height, self.width), np.float32)
-        for index in np.argsort(self._depth, kind="stable")[::-1]:
-            if index < scene.polygons:
-                self._draw_polygon(int(index))
-            else:
-                self._draw_quadric(int(index) - scene.polygons)
+        self._draw()
 
     def _prepare_polygons(self, poses: np.ndarray) -> None:
         scene = self._scene
@@ -266,30 +259,32 @@ class View:
         with np.errstate(divide="ignore", invalid="ignore"):
             image = (self._project[:2] @ corners) / corners[:, 2:]
         self._box[:count] = self._boxes(image.min(axis=2), image.max(axis=2))
-        for index in np.flatnonzero(~whole):
-            self._box[index] = self._bounds_clipped(corners[index])
+        cut = np.flatnonzero(~whole)
+        if len(cut):
+            self._box[cut] = self._boxes(*self._extent_clipped(corners[cut]))
         self._box[:count][~seen] = 0
 
     def _boxes(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """First column, the column after the last, and the rows alike, of extents N x 2, and the pixels next to them."""
         limits = np.array([self.width, self.height])
-        low = np.clip(np.nan_to_num(np.floor(low)) - 1, 0, limits)
-        high = np.clip(np.nan_to_num(np.ceil(high)) + 2, 0, limits)
+        # These leave no NaN.
+        low = np.fmin(np.fmax(np.floor(low) - 1, 0), limits)
+        high = np.fmin(np.fmax(np.ceil(high) + 2, 0), limits)
         return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1).astype(int)
 
-    def _bounds_clipped(self, corners: np.ndarray) -> np.ndarray:
-        """Bounds of a polygon, corners 3 x K, that reaches behind the camera."""
-        points = []
-        for point, after in zip(corners.T, np.roll(corners, -1, axis=1).T, strict=True):
-            if point[2] >= NEAR:
-                points.append(point)
-            if (point[2] >= NEAR) != (after[2] >= NEAR):
-                points.append(point + (NEAR - point[2]) / (after[2] - point[2]) * (after - point))
-        if not points:
-            return np.zeros(4, int)
-        front = np.stack(points, axis=1)
-        image = self._project[:2] @ front / front[2]
-        return self._boxes(image.min(axis=1)[None], image.max(axis=1)[None])[0]
+    def _extent_clipped(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest image coordinates, N x 2, px, of what is in front of polygons, corners N x 3 x K, that reach
+        behind the camera; where nothing is, the greatest are less.
+        """
+        after = np.roll(corners, -1, axis=2)
+        front = corners[:, 2] >= NEAR
+        with np.errstate(divide="ignore", invalid="ignore"):
+            part = (NEAR - corners[:, 2]) / (after[:, 2] - corners[:, 2])
+            points = np.concatenate([corners, corners + part[:, None] * (after - corners)], axis=2)
+            image = (self._project[:2] @ points) / points[:, 2:]
+        known = np.concatenate([front, front != (after[:, 2] >= NEAR)], axis=1)[:, None]
+        low = np.where(known, image, np.inf).min(axis=2)
+        return low, np.where(known, image, -np.inf).max(axis=2)
 
     def _prepare_quadrics(self, poses: np.ndarray) -> None:
         scene = self._scene
@@ -297,6 +292,9 @@ class View:
         self._form = np.array(scene._form).reshape(-1, 3)
         self._ray = np.zeros((count, 3, 3))
         self._origin = np.zeros((count, 3))
+        self._constant = np.zeros(count)
+        self._half = np.zeros((count, 3))
+        self._discriminant = np.zeros((count, 3, 3))
         if not count:
             return
         pose = poses[scene._quadric_body] @ np.stack(scene._frame)
@@ -304,6 +302,17 @@ class View:
         # In the quadric's frame a pixel's ray is `origin + depth * ray (x, y, 1)`.
         self._ray = back[:, :3, :3] @ self._to_ray
         self._origin = back[:, :3, 3]
+        # So that at pixel p, (x, y, 1), 1 / depth solves constant w^2 + 2 (half . p) w + (square of the ray) = 0.
+        weight = np.ones((count, 3))
+        weight[:, 2] = self._form[:, 0]
+        normal = weight * self._origin
+        normal[:, 2] += self._form[:, 1]
+        self._half = (normal[:, None] @ self._ray)[:, 0]
+        self._constant = (weight * self._origin**2).sum(axis=1) + self._form[:, 2]
+        self._constant += 2 * self._form[:, 1] * self._origin[:, 2]
+        square = self._ray.transpose(0, 2, 1) @ (weight[:, :, None] * self._ray)
+        self._discriminant = self._half[:, :, None] * self._half[:, None]
+        self._discriminant -= self._constant[:, None, None] * square
         self._depth[first:] = pose[:, 2, 3]
         cube = np.array([[x, y, z, 1] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]).T
         corners = pose[:, :3] @ cube
@@ -333,103 +342,103 @@ class View:
         box[~front.any(axis=1)] = 0
         self._box[first:] = box
 
-    def _window(self, number: int) -> tuple[slice, slice] | None:
-        x0, x1, y0, y1 = self._box[number]
-        if x0 >= x1 or y0 >= y1:
-            return None
-        return slice(y0, y1), slice(x0, x1)
+    def _draw(self) -> None:
+        """Draw all surfaces, the farther first: the nearer at a pixel's centre stays."""
+        polygons = self._scene.polygons
+        low, high, first = self._spans()
+        columns = np.arange(self.width, dtype=np.int16)
+        x = np.arange(self.width, dtype=np.float64)
+        y = np.arange(self.height, dtype=np.float64)
+        box = self._box
+        number = np.flatnonzero((box[:, 0] < box[:, 1]) & (box[:, 2] < box[:, 3]))
+        number = number[np.argsort(-self._depth[number], kind="stable")]
+        for index in number.tolist():
+            x0, x1, y0, y1 = box[index].tolist()
+            if index < polygons:
+                a, b, c = self._affine[index, 0].tolist()
+                across, down = a * x[x0:x1], b * y[y0:y1] + c
+                depth = across.astype(np.float32) + down.astype(np.float32)[:, None]
+                mask = depth > self.inverse_depth[y0:y1, x0:x1]
+                begin = first[index] + y0
+                starts, ends = low[begin : begin + y1 - y0], high[begin : begin + y1 - y0]
+                if starts.max() > x0:
+                    mask &= columns[x0:x1] >= starts[:, None]
+                if ends.min() < x1 - 1:
+                    mask &= columns[x0:x1] <= ends[:, None]
+            else:
+                depth, mask = self._curved_depth(index - polygons, x[x0:x1], y[y0:y1, None])
+                mask &= depth > self.inverse_depth[y0:y1, x0:x1]
+            # Several times faster than numpy's assignment through a mask.
+            mask = mask.view(np.uint8)
+            cv2.copyTo(depth, mask, self.inverse_depth[y0:y1, x0:x1])
+            cv2.copyTo(np.full(mask.shape, index, np.int16), mask, self.surface[y0:y1, x0:x1])
 
-    def _draw_polygon(self, index: int) -> None:
-        window = self._window(index)
-        if window is None:
-            return
-        edges = self._edges[index, : self._scene.layout().count[index]]
-        x = window[1].start, window[1].stop - 1
-        y = window[0].start, window[0].stop - 1
-        ends = edges @ np.array([[x[0], x[1], x[0], x[1]], [y[0], y[0], y[1], y[1]], [1, 1, 1, 1]])
-        if (ends < -0.5).all(axis=1).any():
-            return
-        rows = np.concatenate([self._affine[index, :1], edges[(ends < 0.5).any(axis=1)]])
-        across = (rows[:, :1] * self._columns[window[1]]).astype(np.float32)
-        down = (rows[:, 1:2] * self._rows[window[0]] + rows[:, 2:]).astype(np.float32)
-        values = across[:, None, :] + down[:, :, None]
-        margin = values[1:].min(axis=0) if len(values) > 1 else None
-        self._put(index, window, values[0], margin)
+    def _spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First and last column of each polygon in each row of its box, which is drawn in about them.
 
-    def _draw_quadric(self, index: int) -> None:
-        number = self._scene.polygons + index
-        window = self._window(number)
-        if window is None:
-            return
-        x, y = self._columns[None, window[1]], self._rows[window[0], None]
-        ray, origin, (a, b, _) = self._ray[index], self._origin[index], self._form[index]
-        ex, ey, ez = (row[0] * x + (row[1] * y + row[2]) for row in ray)
-        constant = self._value(index)
-        half = ex * origin[0] + ey * origin[1] + ez * (a * origin[2] + b)
-        discriminant = half * half - constant * (ex * ex + ey * ey + a * (ez * ez))
-        root = np.sqrt(np.maximum(discriminant, 0))
-        # The greater root is the nearer; it is the second where the camera is within the surface or its continuation.
-        sign = 1.0 if constant > 0 else -1.0
-        depth = (-half + sign * root) / constant
-        # Distance to the outline, px, to first order.
-        slope = [
-            half * (ray[0, k] * origin[0] + ray[1, k] * origin[1] + ray[2, k] * (a * origin[2] + b))
-            - constant * (ex * ray[0, k] + ey * ray[1, k] + a * (ez * ray[2, k]))
-            for k in (0, 1)
-        ]
-        margin = discriminant / (2 * np.hypot(*slope) + 1e-30)
-        if a != 1.0:
-            hit = np.abs(ez + origin[2] * depth) <= depth
-            far = (-half - sign * root) / constant
-            hit_far = np.abs(ez + origin[2] * far) <= far
-            depth = np.where(hit | ~hit_far, depth, far)
-            margin = np.where(hit | hit_far, margin, -1.0)
-        self._put(number, window, depth.astype(np.float32), margin.astype(np.float32))
-
-    def _value(self, index: int) -> float:
-        x, y, z = self._origin[index]
-        a, b, c = self._form[index]
-        return float(x * x + y * y + a * z * z + 2 * b * z + c)
-
-    def _put(
-        self,
-        number: int,
-        window: tuple[slice, slice],
-        depth: np.ndarray,
-        margin: np.ndarray | None,
-    ) -> None:
-        """Draw a surface: its inverse depth, and how far pixels are within its outline, px; None: all are."""
-        old_depth, old = self.inverse_depth[window], self.surface[window]
-        part = self._other_part[window]
-        inside = depth > old_depth
-        rim = None
-        if margin is not None:
-            places = np.flatnonzero(np.abs(margin) < 0.5)
-            # Adjoining faces leave no crack between them.
-            inside &= margin >= -_CRACK
-            if len(places):
-                rim = np.divmod(places, margin.shape[1])
-                rim_margin = margin[rim]
-                outside = rim_margin < -_CRACK
-                # The faces of an edge are equally far there: the one beyond it belongs to the pixel all the same.
-                taken = inside[rim] | (outside & (depth[rim] * (1 + _EDGE) > old_depth[rim]))
-                rim = rim[0][taken], rim[1][taken]
-                outside, rim_margin = outside[taken], rim_margin[taken]
-                rim_old, rim_old_depth = old[rim], old_depth[rim]
-                before, before_part = self._other[window][rim], part[rim]
-                before_depth = self._other_depth[window][rim]
-        np.copyto(old_depth, depth, where=inside)
-        np.copyto(old, np.int32(number), where=inside)
-        np.copyto(part, np.float32(0), where=inside)
-        if rim is not None:
-            body = self._body
-            kept = (before_part > 0) & (body[before] == body[number]) & ~outside
-            other = np.where(outside, number, np.where(kept, before, rim_old))
-            self._other[window][rim] = other
-            self._other_depth[window][rim] = np.where(
-                outside, depth[rim], np.where(kept, before_depth, rim_old_depth)
+        Returns:
+            Two arrays, int16, of all rows of all polygons, and where in them row 0 of each polygon is, or would be.
+        """
+        count = self._scene.polygons
+        box = self._box[:count]
+        rows = np.where(box[:, 0] < box[:, 1], box[:, 3] - box[:, 2], 0)
+        start = np.cumsum(rows) - rows
+        first = start - box[:, 2]
+        number = np.repeat(np.arange(count), rows)
+        y = (np.arange(len(number)) - first.take(number)).astype(np.float64)
+        low, high = np.full(len(y), -np.inf), np.full(len(y), np.inf)
+        for k in range(self._edges.shape[1]):
+            at = (
+                np.flatnonzero(self._scene.layout().count.take(number) > k)
+                if k > 2
+                else slice(None)
             )
-            part[rim] = np.where(other >= 0, np.maximum(0.5 - np.abs(rim_margin), 0), 0)
+            along, down, rest = (self._edges[:, k, j].take(number[at]) for j in range(3))
+            reach = down * y[at] + rest + _CRACK
+            with np.errstate(divide="ignore", invalid="ignore"):
+                crossing = -reach / along
+            # An edge along the row is beyond all columns, or before them.
+            level = np.abs(along) < 1e-9
+            crossing[level] = np.where(reach[level] < 0, np.inf, -np.inf)
+            low[at] = np.where(level | (along > 0), np.maximum(low[at], crossing), low[at])
+            high[at] = np.where(level | (along > 0), high[at], np.minimum(high[at], crossing))
+        low = np.clip(np.ceil(low), box[number, 0], box[number, 1]).astype(np.int16)
+        high = np.clip(np.floor(high), box[number, 0] - 1, box[number, 1] - 1).astype(np.int16)
+        drawn = np.flatnonzero(rows)
+        if len(drawn):
+            starts, hit = start[drawn], low <= high
+            box[drawn, 0] = np.minimum.reduceat(np.where(hit, low, self.width), starts)
+            box[drawn, 1] = np.maximum.reduceat(np.where(hit, high, -1), starts) + 1
+            box[drawn, 2] = np.minimum.reduceat(np.where(hit, y, self.height), starts)
+            box[drawn, 3] = np.maximum.reduceat(np.where(hit, y, -1), starts) + 1
+        return low, high, first
+
+    def _curved_depth(
+        self, index: int, x: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse depth, float32, of a quadric at columns x and rows y (R x 1), and where a ray meets it."""
+        (xx, xy, x1), (_, yy, y1), (_, _, one) = self._discriminant[index].tolist()
+        square = (2 * xy * y) * x
+        square += xx * x * x + 2 * x1 * x
+        square += yy * y * y + (2 * y1 * y + one)
+        hit = square >= 0
+        np.maximum(square, 0, out=square)
+        root = np.sqrt(square, out=square)
+        constant = float(self._constant[index])
+        # The greater root is the nearer; it is the second where the camera is within the surface or its continuation.
+        root *= 1 / abs(constant)
+        a, b, c = (self._half[index] / -constant).tolist()
+        middle = a * x + (b * y + c)
+        depth = middle + root
+        if self._form[index, 0] != 1.0:
+            origin = self._origin[index, 2]
+            a, b, c = self._ray[index, 2].tolist()
+            along = a * x + (b * y + c)
+            near = np.abs(along + origin * depth) <= depth
+            far = middle - root
+            hit &= near | (np.abs(along + origin * far) <= far)
+            depth = np.where(near, depth, far)
+        return depth.astype(np.float32), hit
 
     def cast(
         self, number: np.ndarray, x: np.ndarray, y: np.ndarray, within: np.ndarray | None = None
@@ -458,26 +467,30 @@ class View:
                 index = number[chosen]
                 margin = self._on_plane(self._edges[:, k], index, x[chosen], y[chosen])
                 result[chosen[margin < -_CRACK]] = 0
-        for chosen in _by_number(number, np.flatnonzero(~flat)):
-            quadric = int(number[chosen[0]]) - self._scene.polygons
-            e = (
-                np.stack([x[chosen], y[chosen], np.ones(len(chosen))], axis=1)
-                @ self._ray[quadric].T
-            )
-            origin, (a, b, _) = self._origin[quadric], self._form[quadric]
-            constant = self._value(quadric)
-            half = e[:, 0] * origin[0] + e[:, 1] * origin[1] + e[:, 2] * (a * origin[2] + b)
-            square = half * half - constant * (e[:, 0] ** 2 + e[:, 1] ** 2 + a * e[:, 2] ** 2)
+        chosen = np.flatnonzero(~flat)
+        if len(chosen):
+            index = number[chosen] - self._scene.polygons
+            x, y = x[chosen], y[chosen]
+            square = self._square(index, x, y)
             root = np.sqrt(np.maximum(square, 0))
+            half = self._on_plane(self._half, index, x, y)
+            along = self._on_plane(self._ray[:, 2], index, x, y)
+            constant, origin = self._constant.take(index), self._origin[:, 2].take(index)
+            open_ended = self._form[:, 0].take(index) != 1.0
             best = np.zeros(len(chosen))
             for sign in (-1, 1):
-                depth = (-half + sign * root) / constant
+                depth = (sign * root - half) / constant
                 hit = (square >= 0) & (depth > _FARTHEST)
-                if a != 1.0:
-                    hit &= np.abs(e[:, 2] + origin[2] * depth) <= depth
-                best = np.maximum(best, np.where(hit, depth, 0))
+                hit &= ~open_ended | (np.abs(along + origin * depth) <= depth)
+                np.copyto(best, depth, where=hit & (depth > best))
             result[chosen] = best
         return result
+
+    def _square(self, index: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Values of the quadrics' discriminants at pixels: positive where a ray meets the quadric."""
+        columns = (self._on_plane(self._discriminant[:, k], index, x, y) for k in range(3))
+        first, second, third = columns
+        return first * x + second * y + third
 
     @staticmethod
     def _on_plane(rows: np.ndarray, index: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -503,18 +516,30 @@ class View:
             inside = (x >= -_CRACK) & (x <= self.width - 1 + _CRACK)
             inside &= (y >= -_CRACK) & (y <= self.height - 1 + _CRACK)
         hidden = ~inside
-        left = np.where(inside, x, 0).astype(np.intp).clip(0, self.width - 2)
-        top = np.where(inside, y, 0).astype(np.intp).clip(0, self.height - 2)
+        # These leave no NaN.
+        left, top = (
+            np.fmin(np.fmax(values, 0), last - 2).astype(np.intp)
+            for values, last in ((x, self.width), (y, self.height))
+        )
         start = top * self.width + left
         # Most points lie amid their own surface. Flat ones cannot hide themselves.
         polygons = self._scene.polygons
         curved = np.arange(len(self._body)) >= polygons
         flat = self.surface.ravel()
         steps = (0, 1, self.width, self.width + 1)
-        check = curved.take(number)
-        own = number.astype(np.int32)
-        for step in steps:
-            check |= flat.take(start + step) != own
+        same = flat[: -steps[3]] == flat[steps[3] :]
+        for step in steps[1:3]:
+            same &= flat[: -steps[3]] == flat[step : step - steps[3]]
+        check = np.where(same, flat[: -steps[3]], -2).take(start) != number.astype(np.int16)
+        # A curved one's far side is behind what lies between the four pixels, for 1 / depth is concave on its near side.
+        amid = np.flatnonzero(inside & ~check & (number >= polygons))
+        if len(amid):
+            across, down = x[amid] - left[amid], y[amid] - top[amid]
+            corner = [self.inverse_depth.ravel().take(start[amid] + step) for step in steps]
+            upper = corner[0] + across * (corner[1] - corner[0])
+            lower = corner[2] + across * (corner[3] - corner[2])
+            between = upper + down * (lower - upper)
+            check[amid] = between > inverse_depth[amid] * (1 + _TOLERANCE)
         chosen = np.flatnonzero(check & inside)
         number, start = number[chosen], start[chosen]
         x, y, inverse_depth = x[chosen], y[chosen], inverse_depth[chosen] * (1 + _TOLERANCE)
@@ -540,37 +565,80 @@ class View:
     def image(self, textures: TextureBank) -> np.ndarray:
         """The picture, uint8 RGB, H x W x 3."""
         shader = _Shader(self, textures)
-        y, x = np.divmod(np.arange(self.width * self.height, dtype=np.int32), self.width)
-        x32, y32 = x.astype(np.float32), y.astype(np.float32)
-        colours = shader.colours(
-            self.surface.ravel().astype(np.intp), x32, y32, self.inverse_depth.ravel()
-        )
-        part = self._other_part.ravel()
-        mixed = np.flatnonzero(part > 0)
-        if len(mixed):
-            other = shader.colours(
-                self._other.ravel()[mixed].astype(np.intp),
-                x32[mixed],
-                y32[mixed],
-                self._other_depth.ravel()[mixed],
-            )
-            rows = rows_of(colours)
-            mixture = rows[mixed].view(np.float32).reshape(-1, 4)
-            mixture += part[mixed, None] * (other - mixture)
-            rows[mixed] = rows_of(mixture)
-        colours += 0.5
-        np.clip(colours, 0, 255, out=colours)
-        image = colours.astype(np.uint8).reshape(self.height, self.width, 4)
+        colours = shader.colours()
+        pixel, other, part = self._mixture()
+        rows = rows_of(colours)
+        mixture = rows[pixel].view(np.float32).reshape(-1, 4)
+        mixture += part[:, None] * (rows[other].view(np.float32).reshape(-1, 4) - mixture)
+        rows[pixel] = rows_of(mixture)
+        # Rounds and clips.
+        image = cv2.convertScaleAbs(colours).reshape(self.height, self.width, 4)
         return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
 
+    def _mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where outlines pass through pixels.
 
-def _by_number(number: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
-    """Those of an array's places, int M, that hold the same number, together."""
-    if not len(places):
-        return []
-    values = number[places]
-    order = np.argsort(values.astype(np.int16), kind="stable")
-    return np.split(places[order], np.flatnonzero(np.diff(values[order])) + 1)
+        Returns:
+            The pixels; of each the neighbour, that shows what is beyond the outline; and the part of the pixel that is
+            beyond, float32. Pixels may be there more than once.
+        """
+        flat = self.surface.ravel()
+        pairs = []
+        for step in (1, self.width):
+            differ = np.flatnonzero(flat[step:] != flat[:-step])
+            if step == 1:
+                differ = differ[(differ + 1) % self.width != 0]
+            pairs += [(differ, differ + step), (differ + step, differ)]
+        here, there = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        known = flat[here] >= 0
+        here, there = here[known], there[known]
+        number = flat[here].astype(np.intp)
+        y, x = np.divmod(here, self.width)
+        next_y, next_x = np.divmod(there, self.width)
+        beyond, ends, depth = self._beyond(number, next_x, next_y)
+        # What ends on the way to the neighbour, and is not behind what is seen there, has its outline between the two.
+        depth = np.where(number < self._scene.polygons, depth, self.inverse_depth.ravel()[here])
+        ends &= depth * (1 + _EDGE) > self.inverse_depth.ravel()[there]
+        at = np.flatnonzero(ends)
+        here, there, beyond = here[at], there[at], beyond[at]
+        inner, _, _ = self._beyond(number[at], x[at], y[at])
+        return (
+            np.concatenate([there, here]),
+            np.concatenate([here, there]),
+            np.concatenate([1 - beyond, inner]).astype(np.float32),
+        )
+
+    def _beyond(
+        self, number: np.ndarray, x: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Part of pixels that is beyond surfaces' outlines, whether their centres are, and polygons' inverse depths."""
+        polygons = self._scene.polygons
+        part, ends, depth = (
+            np.zeros(len(number)),
+            np.zeros(len(number), bool),
+            np.zeros(len(number)),
+        )
+        flat = np.flatnonzero(number < polygons)
+        if len(flat):
+            depth[flat] = self._on_plane(self._affine[:, 0], number[flat], x[flat], y[flat])
+            count = self._scene.layout().count.take(number[flat])
+            for k in range(self._edges.shape[1]):
+                if k > 2:
+                    flat = flat[count > k]
+                    count = count[count > k]
+                margin = self._on_plane(self._edges[:, k], number[flat], x[flat], y[flat])
+                part[flat] += np.clip(0.5 - margin, 0, 1)
+                ends[flat] |= margin < 0
+        curved = np.flatnonzero(number >= polygons)
+        if len(curved):
+            index, x, y = number[curved] - polygons, x[curved], y[curved]
+            slopes = [self._on_plane(self._discriminant[:, k], index, x, y) for k in range(3)]
+            margin = (slopes[0] * x + slopes[1] * y + slopes[2]) / (
+                2 * np.hypot(slopes[0], slopes[1]) + 1e-300
+            )
+            part[curved] = np.clip(0.5 - margin, 0, 1)
+            ends[curved] = margin < 0
+        return np.minimum(part, 1, out=part), ends, depth
 
 
 class _Shader:
@@ -581,84 +649,120 @@ class _Shader:
         scene = view._scene
         finishes = scene._polygon_finish + scene._quadric_finish
         self.finishes = finishes
-        self.texture = np.array([finish.texture for finish in finishes])
+        self.texture = np.array([finish.texture for finish in finishes], np.float32)
         self.gain = np.array([(*finish.gain, 0) for finish in finishes], np.float32)
         self.offset = np.array([(*finish.offset, 0) for finish in finishes], np.float32)
         # One contiguous table a coefficient: gathering from it is what most of the time goes to.
-        table = np.zeros((8, len(finishes)), np.float32)
-        table[:, : scene.polygons] = view._affine.reshape(-1, 9).T[[0, 1, 3, 4, 5, 6, 7, 8]]
-        self.table = table
+        self.table = np.zeros((8, len(finishes)), np.float32)
+        affine = view._affine.reshape(-1, 9).T[[0, 1, 3, 4, 5, 6, 7, 8]]
+        self.table[:, : scene.polygons] = affine
+        self.table[2:] /= PERIOD
 
-    def colours(
-        self, number: np.ndarray, x: np.ndarray, y: np.ndarray, inverse_depth: np.ndarray
-    ) -> np.ndarray:
-        """float32 N x 4, of surfaces at pixels (x, y), px, and inverse depths, 1/m."""
+    def colours(self) -> np.ndarray:
+        """float32 N x 4, of all pixels, row by row."""
+        view = self.view
+        number = view.surface.astype(np.intp)
+        curved = self._curved(number.ravel(), view.inverse_depth.ravel())
+        result = np.empty((view.height * view.width, 4), np.float32)
+        # In parts that stay in the processor's cache.
+        step = max(1, _PART // view.width)
+        for top in range(0, view.height, step):
+            self._part(number, slice(top, min(view.height, top + step)), curved, result)
+        return result
+
+    def _part(
+        self, number: np.ndarray, rows: slice, curved: tuple[np.ndarray, np.ndarray], result: np.ndarray
+    ) -> None:  # fmt: skip
+        """Put colours of some rows of pixels, that show the given surfaces, in the result."""
+        view = self.view
+        number = number[rows]
+        x = np.arange(view.width, dtype=np.float32)
+        y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+        depth = 1 / view.inverse_depth[rows]
         # Curved surfaces get nought from the table and are filled in after.
-        depth = 1 / np.maximum(inverse_depth, np.float32(_FARTHEST))
-        w_x, w_y, s_x, s_y, s_1, t_x, t_y, t_1 = (column.take(number) for column in self.table)
-        s = (s_x * x + s_y * y + s_1) * depth
-        t = (t_x * x + t_y * y + t_1) * depth
-        s_x -= s * w_x
-        s_x *= depth
-        s_y -= s * w_y
-        s_y *= depth
-        t_x -= t * w_x
-        t_x *= depth
-        t_y -= t * w_y
-        t_y *= depth
-        shade = self._curved(number, x, y, inverse_depth, s, t, s_x, s_y, t_x, t_y)
-        area = np.abs(s_x * t_y - s_y * t_x)
-        long_x = s_x * s_x + t_x * t_x
-        long_y = s_y * s_y + t_y * t_y
-        first = long_x >= long_y
-        along_s, along_t = np.where(first, s_x, s_y), np.where(first, t_x, t_y)
-        across = area / np.sqrt(np.maximum(np.maximum(long_x, long_y), np.float32(1e-12)))
-        colours = self.textures.fetch(self.texture.take(number), s, t, along_s, along_t, across)
-        colours *= self.gain.take(number, axis=0)
-        colours += self.offset.take(number, axis=0)
-        if shade is not None:
-            colours *= shade[:, None]
-        return colours
+        w_x, w_y, s_x, s_y, s, t_x, t_y, t = (column.take(number) for column in self.table)
+        for value, slope_x, slope_y in ((s, s_x, s_y), (t, t_x, t_y)):
+            value += slope_x * x
+            value += slope_y * y
+            value *= depth
+            for slope, along in ((slope_x, w_x), (slope_y, w_y)):
+                slope -= value * along
+                slope *= depth
+        places, values = curved
+        begin = rows.start * view.width
+        first, last = np.searchsorted(places, (begin, begin + number.size))
+        at = places[first:last] - begin
+        if len(at):
+            for target, found in zip(
+                (s, t, s_x, s_y, t_x, t_y), values[:, first:last], strict=False
+            ):
+                target.ravel()[at] = found
+        area = s_x * t_y
+        area -= s_y * t_x
+        wider = (s_x * s_x + t_x * t_x) > (s_y * s_y + t_y * t_y)
+        mask = wider.view(np.uint8)
+        cv2.copyTo(s_x, mask, s_y)
+        cv2.copyTo(t_x, mask, t_y)
+        number = number.ravel()
+        footprints = (v.ravel() for v in (s, t, s_y, t_y, area))
+        colours = self.textures.fetch(self.texture.take(number), *footprints)
+        colours *= rows_of(self.gain).take(number).view(np.float32).reshape(-1, 4)
+        out = result[begin : begin + len(number)]
+        np.add(colours, rows_of(self.offset).take(number).view(np.float32).reshape(-1, 4), out=out)
+        if len(at):
+            out[at] *= values[6, first:last, None]
 
     def _curved(
-        self, number: np.ndarray, x: np.ndarray, y: np.ndarray, inverse_depth: np.ndarray,
-        s: np.ndarray, t: np.ndarray, s_x: np.ndarray, s_y: np.ndarray, t_x: np.ndarray, t_y: np.ndarray,
-    ) -> np.ndarray | None:  # fmt: skip
-        """Fill in the texture coordinates and their slopes on curved surfaces; every point's shade, None: all are lit."""
+        self, number: np.ndarray, inverse_depth: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of curved surfaces, and float32 7 x N of theirs: texture coordinates s and t, the slopes of s and t
+        along x and y, and how well they are lit.
+        """
         view = self.view
         first = view._scene.polygons
-        curved = np.flatnonzero(number >= first)
-        if not len(curved):
-            return None
-        shades = np.ones(len(number), np.float32)
-        for at in _by_number(number, curved):
-            index = int(number[at[0]]) - first
-            finish = self.finishes[index + first]
-            ray = view._ray[index].astype(np.float32)
-            origin = view._origin[index].astype(np.float32)
-            a, b, _ = view._form[index].astype(np.float32)
-            px, py, depth = x[at], y[at], 1 / inverse_depth[at]
-            e = [ray[k, 0] * px + ray[k, 1] * py + ray[k, 2] for k in range(3)]
-            point = [e[k] * depth + origin[k] for k in range(3)]
-            normal = (point[0], point[1], a * point[2] + b)
-            # Along the tangent plane: normal . (ray * depth) stays the same.
-            facing = normal[0] * e[0] + normal[1] * e[1] + normal[2] * e[2]
-            facing = np.where(np.abs(facing) < 1e-9, np.float32(1e-9), facing)
-            radius2 = np.maximum(point[0] ** 2 + point[1] ** 2, np.float32(1e-4))
-            around = np.float32(SIZE * finish.texels / np.pi)
-            axes = np.linalg.norm(view._scene._frame[index][:3, :3], axis=0)
-            along = around * np.float32(axes[2] / axes[0])
-            s[at] = around * np.arctan2(point[1], point[0]) + np.float32(finish.shift[0])
-            t[at] = along * point[2] + np.float32(finish.shift[1])
-            for k, slope_s, slope_t in ((0, s_x, t_x), (1, s_y, t_y)):
-                column = ray[:, k]
-                turn = normal[0] * column[0] + normal[1] * column[1] + normal[2] * column[2]
-                nearer = -turn / facing
-                move = [(column[j] + e[j] * nearer) * depth for j in range(3)]
-                slope_s[at] = around * (point[0] * move[1] - point[1] * move[0]) / radius2
-                slope_t[at] = along * move[2]
-            if finish.shade:
-                length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2) + 1e-9
-                lit = sum(n * c for n, c in zip(normal, finish.light, strict=True)) / length
-                shades[at] = 1 - finish.shade * (0.5 - 0.5 * lit)
-        return shades
+        places = np.flatnonzero(number >= first)
+        values = np.empty((7, len(places)), np.float32)
+        if not len(places):
+            return places, values
+        index = number[places] - first
+        y, x = (value.astype(np.float32) for value in np.divmod(places, view.width))
+        depth = 1 / inverse_depth[places]
+        finishes = self.finishes[first:]
+        frame = np.stack(view._scene._frame)[:, :3, :3]
+        length = np.linalg.norm(frame, axis=1)
+        around = np.array([finish.texels / (2 * np.pi) for finish in finishes])
+        tables = np.concatenate(
+            [
+                view._ray.reshape(-1, 9).T,
+                view._origin.T,
+                view._form[:, :2].T,
+                [around, around * length[:, 2] / length[:, 0]],
+                np.array([(*np.divide(f.shift, PERIOD), f.shade, *f.light) for f in finishes]).T,
+            ]
+        ).astype(np.float32)
+        taken = [table.take(index) for table in tables]
+        ray = (taken[0:3], taken[3:6], taken[6:9])
+        a, b, around, along, shift_s, shift_t, shade = taken[12:19]
+        e = [row[0] * x + row[1] * y + row[2] for row in ray]
+        point = [e[k] * depth + taken[9 + k] for k in range(3)]
+        normal = (point[0], point[1], a * point[2] + b)
+        # Along the tangent plane: normal . (ray * depth) stays the same.
+        facing = normal[0] * e[0] + normal[1] * e[1] + normal[2] * e[2]
+        facing[np.abs(facing) < 1e-9] = 1e-9
+        around_radius2 = around / np.maximum(
+            point[0] * point[0] + point[1] * point[1], np.float32(1e-4)
+        )
+        # Somewhat less exact than the arc tangent, but the same wherever the point is seen from.
+        angle = cv2.phase(point[0], point[1]).ravel()
+        values[0] = around * (angle - np.float32(np.pi)) + shift_s
+        values[1] = along * point[2] + shift_t
+        for k in range(2):
+            turn = normal[0] * ray[0][k] + normal[1] * ray[1][k] + normal[2] * ray[2][k]
+            nearer = turn / facing
+            move = [(ray[j][k] - e[j] * nearer) * depth for j in range(3)]
+            values[2 + k] = around_radius2 * (point[0] * move[1] - point[1] * move[0])
+            values[4 + k] = along * move[2]
+        length = np.sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2])
+        lit = normal[0] * taken[19] + normal[1] * taken[20] + normal[2] * taken[21]
+        values[6] = 1 - shade * (np.float32(0.5) - np.float32(0.5) * lit / (length + 1e-9))
+        return places, values

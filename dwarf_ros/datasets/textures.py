@@ -18,6 +18,9 @@ from dwarf_ros.types import InputError, as_rgb8
 SIZE = 384
 """Width and height of a texture, texels."""
 
+PERIOD = 2 * SIZE
+"""How far apart a mirrored texture's repeats are, texels."""
+
 SCIKIT_IMAGE = "scikit-image"
 """Names the photos that come with scikit-image, in place of a folder."""
 
@@ -53,70 +56,83 @@ class TextureBank:
         t: np.ndarray,
         along_s: np.ndarray,
         along_t: np.ndarray,
-        across: np.ndarray,
+        area: np.ndarray,
     ) -> np.ndarray:
         """Colours of footprints on textures: the mean over a pixel's parallelogram, as near as four taps come.
 
+        All are float32 N, and lengths are in periods of the mirrored textures, `PERIOD` texels of the first level.
+
         Args:
-            texture: int N.
-            s: centre across, texels of the first level; outside 0 .. SIZE the texture is mirrored.
+            texture: number of each one's texture, whole.
+            s: centre across; outside 0 .. 1/2 the texture is mirrored.
             t: centre downwards, alike.
-            along_s: the footprint's long axis, texels.
+            along_s: the footprint's long axis.
             along_t: the same, downwards.
-            across: its width across the long axis, texels.
+            area: of the footprint.
 
         Returns:
             float32 N x 4, RGB, 0 .. 255, and nothing.
         """
-        length = np.sqrt(along_s * along_s + along_t * along_t)
-        drawn_out = length > 1.5 * np.maximum(across, 0.7)
-        foot = np.where(drawn_out, np.maximum(across, 0.25 * length), length)
-        # The next coarser half octave: a little soft rather than a little aliased.
-        level = np.log2(np.maximum(foot, np.float32(1e-3)))
-        level += level
-        level = np.clip(np.rint(level + np.float32(0.2)), 0, len(self.shrink) - 1).astype(np.intp)
-        shrink, column = self.shrink.take(level), self.column.take(level)
-        row = texture.astype(np.float32) * np.float32(SIZE + 2 * _BORDER)
-        row += _BORDER - 0.5
-        once = self._tap(row, column, shrink, s, t)
+        long = along_s * along_s
+        long += along_t * along_t
+        np.maximum(long, np.float32(1e-12), out=long)
+        across = area * area
+        across /= long
+        drawn_out = long > 2.25 * np.maximum(across, np.float32((0.7 / PERIOD) ** 2))
+        np.maximum(across, np.float32(0.0625) * long, out=across)
+        cv2.copyTo(across, drawn_out.view(np.uint8), long)
+        # The next coarser half octave, where rounding takes it: a little soft rather than a little aliased. A float's
+        # exponent is its logarithm rounded down.
+        long *= np.float32(2**0.7 * PERIOD**2)
+        level = long.view(np.int32) >> 23
+        level -= 127
+        np.clip(level, 0, len(self.shrink) - 1, out=level)
+        level = level.astype(np.uint8)
+        shrink, column = (
+            cv2.LUT(level, np.resize(table, (1, 256))).ravel()
+            for table in (self.shrink * np.float32(PERIOD), self.column)
+        )
+        row = texture * np.float32(SIZE + 2 * _BORDER)
+        row += np.float32(_BORDER - 0.5)
+        result = self._tap(row, column, shrink, s, t).astype(np.float32)
         chosen = np.flatnonzero(drawn_out)
         if len(chosen):
-            row, column, shrink = row[chosen], column[chosen], shrink[chosen]
-            s, t, along_s, along_t = s[chosen], t[chosen], along_s[chosen], along_t[chosen]
-            total = np.zeros((len(chosen), 4), np.uint16)
-            for offset in (-0.375, -0.125, 0.125, 0.375):
-                part = np.float32(offset)
-                total += self._tap(row, column, shrink, s + part * along_s, t + part * along_t)
-            result = once.astype(np.float32)
+            row, column, shrink, s, t, along_s, along_t = (
+                values.take(chosen) for values in (row, column, shrink, s, t, along_s, along_t)
+            )
+            along_s *= np.float32(0.25)
+            along_t *= np.float32(0.25)
+            s -= np.float32(1.5) * along_s
+            t -= np.float32(1.5) * along_t
+            total = self._tap(row, column, shrink, s, t).astype(np.uint16)
+            for _ in range(3):
+                s += along_s
+                t += along_t
+                total += self._tap(row, column, shrink, s, t)
             rows_of(result)[chosen] = rows_of(total * np.float32(0.25))
-            return result
-        return once.astype(np.float32)
+        return result
 
     def _tap(
         self, row: np.ndarray, column: np.ndarray, shrink: np.ndarray, s: np.ndarray, t: np.ndarray
     ) -> np.ndarray:
         # remap takes images of less than 32768 px a side, so that N samples are laid out in rows.
         shape = (-(-s.size // _COLUMNS), _COLUMNS)
-        at_column, at_row = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for image, values, start in ((at_column, s, column), (at_row, t, row)):
+        at = np.empty((2, *shape), np.float32)
+        at.reshape(2, -1)[:, s.size :] = 0
+        for image, values, start in ((at[0], s, column), (at[1], t, row)):
             place = image.reshape(-1)[: s.size]
-            np.multiply(_mirrored(values), shrink, out=place)
+            # Each repeat is the mirror image of the one before.
+            np.rint(values, out=place)
+            place -= values
+            np.abs(place, out=place)
+            place *= shrink
             place += start
-        return cv2.remap(self.texels, at_column, at_row, cv2.INTER_LINEAR).reshape(-1, 4)[: s.size]
+        return cv2.remap(self.texels, at[0], at[1], cv2.INTER_LINEAR).reshape(-1, 4)[: s.size]
 
 
 def rows_of(colours: np.ndarray) -> np.ndarray:
     """A float32 N x 4 array as N items: rows are picked and set several times faster so."""
     return colours.view(np.complex128).reshape(-1)
-
-
-def _mirrored(values: np.ndarray) -> np.ndarray:
-    """Coordinates folded into 0 .. SIZE: each repeat is the mirror image of the one before."""
-    folded = values * np.float32(1 / (2 * SIZE))
-    folded -= np.rint(folded)
-    np.abs(folded, out=folded)
-    folded *= np.float32(2 * SIZE)
-    return folded
 
 
 def photo_files(images: Path | str) -> list[Path]:

@@ -7,15 +7,15 @@ import pytest
 
 from dwarf_ros.datasets import textures
 from dwarf_ros.datasets.formats import write_image
-from dwarf_ros.datasets.textures import SIZE, photo_files, texture_bank
+from dwarf_ros.datasets.textures import PERIOD, SIZE, photo_files, texture_bank
 from dwarf_ros.types import InputError
 
 
 def fetch(bank, s, t, length=0.5, across=0.5, texture=0):
     s = np.atleast_1d(np.asarray(s, np.float32))
     full = np.ones(s.shape, np.float32)
-    along = full * length
-    return bank.fetch(np.full(s.shape, texture), s, full * t, along, full * 0, full * across)[:, :3]
+    values = [value / PERIOD for value in (s, full * t, full * length, full * 0)]
+    return bank.fetch(full * texture, *values, full * length * across / PERIOD**2)[:, :3]
 
 
 def test_the_same_arguments_give_the_same_texels():
