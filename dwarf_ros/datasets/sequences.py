@@ -41,7 +41,8 @@ _PAIRS: tuple[tuple[str, str, bool | None], ...] = (
     ("image_left", "image_right", None),
 )
 
-_SCENE_NAME = re.compile(r"(\d{6})_(\d{2})")
+SCENE_NAME = re.compile(r"(\d{6})_(\d{2}|[1-9]\d{2,5})")
+"""Name of a frame of a scene without its suffix, in KITTI 2012 and 2015: number of the scene, number of the frame."""
 
 _Row = TypeVar("_Row")
 
@@ -128,7 +129,7 @@ def open_sequence(
       ``timestamps.txt`` beside ``data/``, ``calib_cam_to_cam.txt`` in the drive or the folder above;
     - KITTI 2012 and 2015, stereo or multi-view: ``training/`` or ``testing/``, or the folder that holds them (training is
       taken), with ``colored_0/ colored_1/``, ``image_0/ image_1/`` or ``image_2/ image_3/``; file NNNNNN_FF.png is frame FF
-      of scene NNNNNN, whose calibration is ``calib/NNNNNN.txt`` or ``calib_cam_to_cam/NNNNNN.txt``;
+      (from 100 on of more digits) of scene NNNNNN, whose calibration is ``calib/NNNNNN.txt`` or ``calib_cam_to_cam/NNNNNN.txt``;
     - two plain folders ``left/ right/`` (or ``image_left/ image_right/``, ``image_l/ image_r/``) with ``calib.txt`` or
       ``left.yaml`` and ``right.yaml``, and ``times.txt`` and ``poses.txt`` where there are any.
 
@@ -168,7 +169,7 @@ def open_scenes(source: Path, left: str, right: str, colour: bool) -> StereoSequ
     """
     left_files, right_files = _partners(source / left, source / right)
     for file in left_files:
-        if not _SCENE_NAME.fullmatch(file.stem):
+        if not SCENE_NAME.fullmatch(file.stem):
             raise InputError(
                 f"{file}: not a frame of a scene, expected a name such as 000010_10.png"
             )
@@ -189,7 +190,7 @@ def _open(source: Path) -> StereoSequence:
         raise InputError(f"{source}: unknown layout, expected {_KNOWN_LAYOUTS}")
     left_files, right_files = _partners(source / pair[0], source / pair[1])
     colour = pair[2]
-    if all(_SCENE_NAME.fullmatch(file.stem) for file in left_files):
+    if all(SCENE_NAME.fullmatch(file.stem) for file in left_files):
         return _open_scenes(source, left_files, right_files, bool(colour))
     return _open_single(source, left_files, right_files, colour)
 

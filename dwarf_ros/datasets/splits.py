@@ -1,4 +1,4 @@
-"""Data sets and their parts by name, and the five published splits of KITTI 2015 for training.
+"""Data sets and their parts by name, the five published splits of KITTI 2015 for training, and folders of proxy labels.
 
 The splits are those of Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks Knowledge", AAAI 2020:
 either the benchmark's sparse ground truth at frame 10, or proxies, the dense answers of other methods, at every frame.
@@ -25,7 +25,11 @@ DATASETS = (
     "flyingthings3d",
     "driving",
     "monkaa",
+    "proxies",
 )
+
+PROXIES = ("disp_0", "disp_1", "flow")
+"""Folders of proxy labels, beside those of the images."""
 
 _BENCHMARK_FRAME = 10
 
@@ -92,7 +96,7 @@ def split(name: str, root: Path) -> list[SplitEntry]:
 class KittiSplit:
     """The samples of a published split.
 
-    A proxy is a triple of KITTI's 16-bit PNGs beside the images, as `dwarf predict` writes them: training/disp_0,
+    A proxy is a triple of KITTI's 16-bit PNGs beside the images, as `dwarf distill` writes them: training/disp_0,
     training/disp_1 and training/flow. It is looked for when a sample's truth is read.
 
     Attributes:
@@ -135,14 +139,60 @@ class KittiSplit:
                     f"{self._training / 'disp_occ_0' / self.names[index]}.png: missing, expected ground truth for {self.title}"
                 )
             return truth
-        file = f"{self.names[index]}.png"
-        return SampleTruth(
-            Maps(
-                read_disparity_png(self._training / "disp_0" / file),
-                read_disparity_png(self._training / "disp_1" / file),
-                read_flow_png(self._training / "flow" / file),
-            )
+        return _read_proxy(self._training, self.names[index])
+
+
+class Proxies:
+    """The labelled pairs of a folder that `dwarf distill` wrote, or of any other folder of images with labels beside them."""
+
+    def __init__(self, root: Path) -> None:
+        """List the samples.
+
+        Args:
+            root: a folder that `open_sequence` reads, with disp_0/, disp_1/ and flow/ beside the folders of its images, named
+                as the earlier image of each pair; pairs without labels are left out.
+
+        Raises:
+            InputError: as `KittiDrive`, or there are no labels.
+        """
+        self._drive = KittiDrive(root)
+        self._folder = self._drive.images(0)[0].parent.parent
+        labelled = set.intersection(
+            *({file.stem for file in (self._folder / name).glob("*.png")} for name in PROXIES)
         )
+        self._indices = [i for i, name in enumerate(self._drive.names) if name in labelled]
+        if not self._indices:
+            raise InputError(
+                f"{self._folder}: no labels, expected {', '.join(PROXIES)} as dwarf distill writes them"
+            )
+        self.title = f"proxies, {self._drive.title}"
+        self.names = [self._drive.names[index] for index in self._indices]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        truth = _read_proxy(self._folder, self.names[index])
+        return make_sample(self.names[index], self.frames(index), truth)
+
+    def images(self, index: int) -> tuple[Path, Path, Path, Path]:
+        """Files of a sample's left and right image, previous then current."""
+        return self._drive.images(self._indices[index])
+
+    def frames(self, index: int) -> tuple[StereoFrame, StereoFrame]:
+        """A sample's two frames; see `KittiDrive`."""
+        return self._drive.frames(self._indices[index])
+
+
+def _read_proxy(folder: Path, name: str) -> SampleTruth:
+    file = f"{name}.png"
+    return SampleTruth(
+        Maps(
+            read_disparity_png(folder / "disp_0" / file),
+            read_disparity_png(folder / "disp_1" / file),
+            read_flow_png(folder / "flow" / file),
+        )
+    )
 
 
 def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
@@ -150,7 +200,7 @@ def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
 
     Args:
         name: one of `DATASETS`. kitti_drive is a raw or odometry drive, or any other folder of images that `open_sequence`
-            reads.
+            reads; proxies is such a folder with labels beside the images (`Proxies`).
         root: its folder.
         split: training or testing, or one of `SPLITS`, for KITTI 2015 (default: training); training or testing for KITTI
             2012; train or val for FlyingThings3D; None for the others, which have one part.
@@ -183,6 +233,8 @@ def _open(name: str, root: Path, split: str | None) -> Dataset:
         return Kitti2012(root, split or "training")
     if name == "kitti_drive":
         return KittiDrive(root)
+    if name == "proxies":
+        return Proxies(root)
     return FlyingThings3D(root, split) if name == "flyingthings3d" else SceneFlowRelease(root)
 
 

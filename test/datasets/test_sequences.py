@@ -126,6 +126,21 @@ def test_kitti_raw_drive(tmp_path, cameras):
     )
 
 
+def test_a_long_scene_has_frames_of_three_digits(tmp_path):
+    names = [f"000000_{frame}.png" for frame in ("98", "99", "100")]
+    write_pair(tmp_path, ("image_2", "image_3"), names, True)
+    write_calibration(tmp_path / "calib" / "000000.txt")
+    sequence = open_sequence(tmp_path)
+    assert [file.name for file in sequence.left_files] == names
+    assert sequence.scenes == [0, 0, 0]
+    assert set(np.diff(sequence.stamps)) == {100 * MS}
+    # A time of day with a fraction of a second is no frame of a scene.
+    (tmp_path / "times").mkdir()
+    write_pair(tmp_path / "times", ("left", "right"), ["120000_000123.png"], True)
+    write_calibration(tmp_path / "times" / "calib.txt")
+    assert len(open_sequence(tmp_path / "times")) == 1
+
+
 @pytest.mark.parametrize(
     ("folders", "calibration", "baseline"),
     [

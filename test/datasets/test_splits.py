@@ -11,8 +11,10 @@ from dwarf_ros.datasets.formats import write_disparity_png, write_flow_png, writ
 from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
 from dwarf_ros.datasets.splits import (
     DATASETS,
+    PROXIES,
     SPLITS,
     KittiSplit,
+    Proxies,
     SplitEntry,
     open_dataset,
     split,
@@ -158,6 +160,50 @@ def test_data_sets_by_name(kitti, name, part, kind, samples):
     dataset = open_dataset(name, kitti, part)
     assert type(dataset) is kind
     assert len(dataset) == samples
+
+
+def write_labels(folder, name, value):
+    for kind in PROXIES:
+        (folder / kind).mkdir(exist_ok=True)
+    write_disparity_png(folder / "disp_0" / f"{name}.png", np.full(SHAPE, value, np.float32))
+    write_disparity_png(folder / "disp_1" / f"{name}.png", np.full(SHAPE, value + 1, np.float32))
+    write_flow_png(folder / "flow" / f"{name}.png", np.full((*SHAPE, 2), -value, np.float32))
+
+
+@pytest.mark.parametrize("cameras", [("image_2", "image_3"), ("left", "right")])
+def test_proxies_are_the_labelled_pairs_of_a_folder(tmp_path, cameras):
+    for camera in cameras:
+        (tmp_path / camera).mkdir()
+        for frame in range(5):
+            image = np.full((*SHAPE, 3), 10 * frame, np.uint8)
+            write_image(tmp_path / camera / f"{frame:06d}.png", image)
+    (tmp_path / "calib.txt").write_text(f"P0: {ROW.format(0)}\nP1: {ROW.format(-10)}\n")
+    with pytest.raises(InputError, match=r": no labels, expected disp_0, disp_1, flow as dwarf"):
+        open_dataset("proxies", tmp_path)
+    # The last frame has no next one; frame 2 lacks a file.
+    for frame in (0, 2, 3, 4):
+        write_labels(tmp_path, f"{frame:06d}", frame + 1)
+    (tmp_path / "disp_1" / "000002.png").unlink()
+    dataset = open_dataset("proxies", tmp_path)
+    assert type(dataset) is Proxies
+    assert dataset.title == f"proxies, stereo drive {tmp_path.name}"
+    assert dataset.names == ["000000", "000003"]
+    assert len(dataset) == 2
+    sample = dataset[1]
+    assert [int(f.left[0, 0, 0]) for f in (sample.previous, sample.current)] == [30, 40]
+    assert [file.stem for file in dataset.images(1)] == ["000003", "000003", "000004", "000004"]
+    maps = sample.ground_truth.occ
+    assert [float(m.flat[0]) for m in (maps.disparity, maps.disparity_next, maps.flow)] == [
+        4,
+        5,
+        -4,
+    ]
+    write_flow_png(tmp_path / "flow" / "000003.png", np.ones((4, 5, 2), np.float32))
+    with pytest.raises(InputError, match=r"^000003: occ flow ground truth is 5 x 4 px, expected 6"):
+        dataset[1]
+    (tmp_path / "flow" / "000003.png").write_bytes(b"no flow")
+    with pytest.raises(InputError, match=r"flow/000003\.png: "):
+        dataset[1]
 
 
 def test_real_data_sets_by_name(real_data):
