@@ -12,6 +12,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import keras
@@ -209,6 +210,18 @@ def test_labels_and_images_lie_as_a_data_set_and_a_sequence(wall, labelled):
         assert np.isnan(maps.disparity[:, :DISPARITY]).all()
         assert np.isnan(maps.flow[:, :SHIFT]).all()
     assert not list(labelled.rglob(".*"))
+
+
+def test_images_are_copied_to_where_they_cannot_be_linked(wall, labelled):
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == wall.stat().st_dev:
+        pytest.skip("no second file system to write to: /dev/shm is absent or the same")
+    with TemporaryDirectory(dir=memory) as elsewhere:
+        out = Path(elsewhere) / "out"
+        distill(wall, out, "classical", hold_out=30)
+        assert files(out) == files(labelled)
+        copy = out / "training" / "image_2" / "000000.png"
+        assert not copy.samefile(wall / "left" / "000000.png")
 
 
 def test_poses_go_with_the_frames(wall, tmp_path):
