@@ -172,8 +172,8 @@ def birds_eye_view(
         points: float ... x 3, m, in the left camera's optical frame; NaN where unknown.
         velocities: float, same shape, m/s, over ground (`geometry.velocities_over_ground`).
         moving: bool ..., the points to draw as moving.
-        width: of the picture, px.
-        height: of the picture, px.
+        width: of the picture, px, at least 100.
+        height: of the picture, px, at least 100.
         max_depth: distance ahead at the upper edge, m.
         max_speed: speed of the last colour, m/s; None: the fastest group's, rounded up, at least 2.
         arrow_s: how much of its way an arrow shows, s.
@@ -226,10 +226,11 @@ def birds_eye_view(
             f"{math.hypot(to_right, to_front):.1f} {unit}",
         )
     _camera_symbol(picture, width / 2, height - _BEHIND)
+    bar = min(170, width - 50)
     _horizontal_bar(
         picture,
-        (14, height - 34, 170, 9),
-        speed_color(np.linspace(0, 1, 170)[None], 1.0),
+        (14, height - 34, bar, 9),
+        speed_color(np.linspace(0, 1, bar)[None], 1.0),
         [(0.0, "0"), (1.0, f"{max_speed:.0f} {unit}")],
     )
     return picture
@@ -645,6 +646,9 @@ def _resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def _mapped(values: np.ndarray, largest: float, colormap: int) -> np.ndarray:
     """Values from 0 to largest, H x W, on one of OpenCV's colour maps, RGB; NaN black."""
+    if values.size == 0:
+        # OpenCV divides by zero then, which ends the process.
+        return np.empty((*values.shape, 3), dtype=np.uint8)
     known = np.isfinite(values)
     level = np.zeros(values.shape, dtype=np.uint8)
     scaled = np.clip(values * np.float32(255.0 / largest), 0.0, 255.0)

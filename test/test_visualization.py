@@ -10,12 +10,18 @@ import pytest
 from dwarf_ros.geometry import disparity_from_depth, rigid_scene_flow
 from dwarf_ros.types import SceneFlow, StereoCamera
 from dwarf_ros.visualization import (
+    BAR_MARGIN,
+    Scales,
     birds_eye_view,
+    depth_color,
+    depth_legend,
     disparity_color,
     disparity_legend,
     disparity_scale,
     flow_color,
+    flow_legend,
     flow_scale,
+    flow_wheel,
     moving_points,
     scene_flow_panel,
     side_by_side,
@@ -116,6 +122,98 @@ def test_slow_is_blue_and_fast_is_red():
     assert colors[2].argmax() == 0
     assert np.array_equal(colors[2], colors[3])
     assert not colors[4].any()
+
+
+def test_no_pixels_have_no_colours():
+    assert speed_color(np.empty((1, 0)), max_speed=10.0).shape == (1, 0, 3)
+    assert disparity_color(np.empty((0, 4)), max_disparity=10.0).shape == (0, 4, 3)
+
+
+def test_depth_is_lighter_the_nearer_and_the_same_beyond_its_largest():
+    depth = np.array([[0.0, 5.0, 10.0, 20.0, 40.0, 99.0, np.nan]], dtype=np.float32)
+    picture = depth_color(depth, max_depth=40.0)[0].astype(float)
+    luminance = picture @ (0.2126, 0.7152, 0.0722)
+    assert (np.diff(luminance[:5]) < 0).all()
+    assert luminance[0] - luminance[4] > 150
+    assert np.array_equal(picture[4], picture[5])
+    assert picture[5].sum() > 60
+    assert not picture[6].any()
+
+
+def labels_below(strip: np.ndarray) -> list[int]:
+    """Columns of a colour bar's ticks: bright pixels right under the bar."""
+    return np.flatnonzero(strip[13].min(axis=-1) > 150).tolist()
+
+
+def test_a_scale_bar_has_its_colours_and_ticks_where_the_values_are():
+    strip = depth_legend(416, 40.0)
+    assert strip.shape == (30, 416, 3)
+    ramp = depth_color(np.linspace(0, 40, 400, dtype=np.float32)[None], 40.0)[0]
+    bar = strip[5, BAR_MARGIN:-BAR_MARGIN]
+    ticks = labels_below(strip)
+    # 0, 10, 20, 30 and 40 m, each a pixel wide.
+    assert ticks == [BAR_MARGIN + round(m / 40 * 399) for m in (0, 10, 20, 30, 40)]
+    between = np.setdiff1d(np.arange(400), np.array(ticks) - BAR_MARGIN)
+    assert np.array_equal(bar[between], ramp[between])
+
+
+def test_depths_along_a_disparity_bar_are_those_of_the_camera():
+    strip = disparity_legend(416, 20.0, CAMERA)
+    # 100 px m: 5 m is at the end of 20 px, 7 m at 14.3 px, 10 m at 10 px.
+    found = np.array(labels_below(strip)) - BAR_MARGIN
+    for depth in (7, 10, 15, 20, 30):
+        assert np.abs(found - 100 / depth / 20 * 399).min() <= 1
+    assert {0, 399} <= set(found)
+
+
+def test_hue_on_the_wheels_rim_is_that_of_the_direction():
+    wheel = flow_wheel(100)
+    assert wheel.shape == (201, 201, 3)
+    for angle in np.arange(0, 2 * np.pi, np.pi / 8):
+        x, y = np.cos(angle), np.sin(angle)
+        flow = np.full((1, 1, 2), (0.9 * x, 0.9 * y), dtype=np.float32)
+        seen = wheel[round(100 + 90 * y), round(100 + 90 * x)].astype(int)
+        assert np.abs(seen - flow_color(flow, 1.0)[0, 0]).max() < 16
+    assert not wheel[2, 2].any()
+    assert (wheel[100, 100] == 255).all()
+
+
+def test_the_key_to_optical_flow_has_rings_at_half_and_at_the_whole():
+    key = flow_legend(320, 24.0)
+    assert key.shape == (320, 320, 3)
+    row = key[160].astype(int).sum(axis=-1)
+    dark = np.flatnonzero(row[165:270] < 250) + 165
+    assert len(dark)
+    assert np.abs(dark - (160 + 60)).max() <= 1
+    # Beside the wheel: the names of the directions.
+    for place in (key[150:170, 284:], key[150:170, :38], key[:38, 140:180], key[284:, 130:190]):
+        assert (place.min(axis=-1) > 180).any()
+
+
+@pytest.mark.parametrize(("max_depth", "spacing"), [(40.0, 5), (12.0, 1), (100.0, 10)])
+def test_the_grid_from_above_is_metric(max_depth, spacing):
+    nothing = np.full((5, 3), np.nan)
+    picture = birds_eye_view(
+        nothing, nothing, np.ones(5, dtype=bool), width=600, height=856, max_depth=max_depth
+    )
+    scale = 800 / max_depth
+    # Columns and rows of one grey from edge to edge.
+    lines = np.flatnonzero((picture[:700] == picture[0, 300]).all(axis=(0, 2)))
+    right = (lines - 300) / scale
+    assert np.allclose(right, np.round(right / spacing) * spacing, atol=0.6 / scale)
+    assert {-spacing, 0, spacing} <= {round(x) for x in right}
+    rows = np.flatnonzero((picture[:, 200:280] == picture[0, 300]).all(axis=2).mean(axis=1) > 0.9)
+    ahead = (800 - rows) / scale
+    assert {0, spacing, 2 * spacing} <= {round(z) for z in ahead}
+
+
+def test_a_narrow_view_from_above_keeps_its_scale_inside():
+    nothing = np.full((5, 3), np.nan)
+    assert birds_eye_view(nothing, nothing, np.ones(5, bool), width=100, height=120).shape == (
+        120,
+        100,
+        3,
+    )
 
 
 def block(x: float, z: float, side: float = 1.0) -> np.ndarray:
@@ -245,6 +343,19 @@ def test_panel_has_the_asked_width_and_shows_the_movers(dt):
     assert len(colored(panel[70:-80, 560:])) > len(
         colored(scene_flow_panel(left, still, width=900)[70:-80, 560:])
     )
+
+
+def test_panel_has_the_scales_asked_for_and_needs_no_image():
+    left = np.full((80, 160, 3), 128, dtype=np.uint8)
+    answer = scene(0.1)
+    own = scene_flow_panel(left, answer, width=900)
+    given = Scales(disparity_scale(answer.disparity), flow_scale(answer.flow), speed=None)
+    assert np.array_equal(scene_flow_panel(left, answer, width=900, scales=given), own)
+    wider = Scales(2 * given.disparity, 3 * given.flow, 30.0)
+    assert not np.array_equal(scene_flow_panel(left, answer, width=900, scales=wider), own)
+    without = scene_flow_panel(None, answer, width=900)
+    assert without.shape[1] == 900
+    assert without.shape[0] < own.shape[0]
 
 
 def test_panel_works_without_a_camera_or_an_answer():

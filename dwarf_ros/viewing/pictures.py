@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ def kinds_of(result: Result) -> list[str]:
 
 def _missing(result: Result, kind: str) -> str:
     """What a picture of that kind would take, in words; "" where nothing is missing."""
-    if kind == "left" and result.frame is None:
+    if kind == "left" and result.left is None:
         return "no images, expected --images"
     if kind == "depth" and result.scene_flow.camera is None:
         return "no calibration, expected --images with one"
@@ -92,9 +93,8 @@ def _missing(result: Result, kind: str) -> str:
 
 def panel(result: Result, width: int = PANEL_WIDTH, scales: Scales | None = None) -> np.ndarray:
     """All of a result in one picture, with error maps below where there is ground truth; uint8 RGB, width wide."""
-    left = None if result.frame is None else result.frame.left
     sheet = scene_flow_panel(
-        left, result.scene_flow, result.name, result.estimator, width, scales=scales
+        result.left, result.scene_flow, result.name, result.estimator, width, scales=scales
     )
     if result.truth is None:
         return sheet
@@ -107,8 +107,8 @@ def panel(result: Result, width: int = PANEL_WIDTH, scales: Scales | None = None
 
 
 def _left(result: Result) -> np.ndarray:
-    assert result.frame is not None
-    return result.frame.left
+    assert result.left is not None
+    return result.left
 
 
 def _disparity(result: Result) -> np.ndarray:
@@ -301,7 +301,8 @@ def write_video(
     finally:
         if writer is not None:
             writer.release()
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     if progress is not None:
         progress(len(results), len(results))
     return len(results)

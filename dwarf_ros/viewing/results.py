@@ -27,7 +27,7 @@ class Result:
     Attributes:
         name: fit to name a file.
         scene_flow: the answer.
-        frame: the reference; None where its images are not known.
+        left: the reference's left image, uint8 RGB, H x W x 3; None where it is not known.
         estimator: what computed it, in words; "" where that is not known.
         seconds: how long estimating took, s; None where it was done before.
         truth: None where it is not known.
@@ -35,7 +35,7 @@ class Result:
 
     name: str
     scene_flow: SceneFlow
-    frame: StereoFrame | None = None
+    left: np.ndarray | None = None
     estimator: str = ""
     seconds: float | None = None
     truth: SampleTruth | None = None
@@ -178,7 +178,7 @@ def _predicted(source: Path, images: Path | None, ground_truth: Path | None) -> 
         if ground_truth is not None:
             _, noc, occ = read_maps(source, ground_truth, f"{name}.png")
             truth = _truth(occ, noc)
-        return Result(name, scene_flow, frame, truth=truth)
+        return Result(name, scene_flow, None if frame is None else frame.left, truth=truth)
 
     return Results(str(source), names, read)
 
@@ -234,6 +234,6 @@ def _estimated(
         seconds = time.monotonic() - start
         truth = None if truths is None else truths.read(previous)
         by = f"{loaded.name} on {loaded.engine}"
-        return Result(names[index], scene_flow, frames[0], by, seconds, truth)
+        return Result(names[index], scene_flow, frames[0].left, by, seconds, truth)
 
     return Results(str(source), names, read)
