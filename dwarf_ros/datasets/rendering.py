@@ -10,7 +10,6 @@ Poses take points, m, to the left camera's optical frame (REP-103). Images are H
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -73,7 +72,7 @@ class Scene:
 
     bodies: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     _polygon_body: list[int] = field(default_factory=list)
-    _plane: list[np.ndarray] = field(default_factory=list)
+    _plane: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
     _outline: list[np.ndarray] = field(default_factory=list)
     _facing: list[int] = field(default_factory=list)
     _quadric_body: list[int] = field(default_factory=list)
@@ -111,8 +110,8 @@ class Scene:
                 -1: only from the other; 0: from both.
         """
         self._polygon_body.append(body)
-        self._plane.append(np.stack([origin, along, up], axis=1).astype(np.float64))
-        self._outline.append(np.asarray(corners, np.float64))
+        self._plane.append((origin, along, up))
+        self._outline.append(corners)
         self._facing.append(facing)
         self._polygon_finish.append(finish)
 
@@ -154,8 +153,10 @@ class Scene:
         if self._layout is None or len(self._layout.plane) != self.polygons:
             most = max(len(outline) for outline in self._outline)
             # Shorter outlines repeat their first corner, and so end in edges of no length, which cut nothing off.
-            order = np.arange(most)
-            padded = np.stack([o[np.where(order < len(o), order, 0)] for o in self._outline])
+            padded = np.empty((self.polygons, most, 2))
+            for row, outline in zip(padded, self._outline, strict=True):
+                row[: len(outline)] = outline
+                row[len(outline) :] = outline[0]
             step = np.roll(padded, -1, axis=1) - padded
             cross = padded[..., 0] * step[..., 1] - padded[..., 1] * step[..., 0]
             turned = np.where(cross.sum(axis=1) < 0, -1.0, 1.0)[:, None]
@@ -166,12 +167,14 @@ class Scene:
             corners[:, 1:] = padded.transpose(0, 2, 1)
             texture = np.zeros((len(padded), 3, 3))
             texture[:, 0, 0] = 1
-            for matrix, finish in zip(texture, self._polygon_finish, strict=True):
-                cos, sin = math.cos(finish.angle), math.sin(finish.angle)
-                matrix[1:, 0] = finish.shift
-                matrix[1:, 1:] = finish.texels * np.array([[cos, -sin], [sin, cos]])
+            values = [(f.texels, f.angle, *f.shift) for f in self._polygon_finish]
+            texels, angle, *shift = np.array(values).T
+            cos, sin = texels * np.cos(angle), texels * np.sin(angle)
+            texture[:, 1:, 0] = np.stack(shift, axis=1)
+            texture[:, 1, 1], texture[:, 1, 2] = cos, -sin
+            texture[:, 2, 1], texture[:, 2, 2] = sin, cos
             self._layout = _Layout(
-                plane=np.stack(self._plane),
+                plane=np.array(self._plane, np.float64).transpose(0, 2, 1),
                 corners=corners,
                 edges=edges,
                 count=np.array([len(outline) for outline in self._outline]),
@@ -505,20 +508,18 @@ class View:
 
         Args:
             number: surface of each point, N.
-            x: its column in this view, px; NaN counts as outside.
+            x: its column in this view, px, finite.
             y: its row.
             inverse_depth: its own in this view, 1/m.
 
         Returns:
             bool N.
         """
-        with np.errstate(invalid="ignore"):
-            inside = (x >= -_CRACK) & (x <= self.width - 1 + _CRACK)
-            inside &= (y >= -_CRACK) & (y <= self.height - 1 + _CRACK)
+        inside = (x >= -_CRACK) & (x <= self.width - 1 + _CRACK)
+        inside &= (y >= -_CRACK) & (y <= self.height - 1 + _CRACK)
         hidden = ~inside
-        # These leave no NaN.
         left, top = (
-            np.fmin(np.fmax(values, 0), last - 2).astype(np.intp)
+            np.minimum(np.maximum(values, 0), last - 2).astype(np.intp)
             for values, last in ((x, self.width), (y, self.height))
         )
         start = top * self.width + left
@@ -543,23 +544,19 @@ class View:
         chosen = np.flatnonzero(check & inside)
         number, start = number[chosen], start[chosen]
         x, y, inverse_depth = x[chosen], y[chosen], inverse_depth[chosen] * (1 + _TOLERANCE)
-        covered = np.zeros(len(chosen), bool)
         # Polygons are convex: one that is seen in all four pixels is there between them.
         corners = [flat.take(start + step) for step in steps]
-        within = (
-            (corners[0] == corners[1]) & (corners[0] == corners[2]) & (corners[0] == corners[3])
-        )
-        seen: list[np.ndarray] = []
-        for there in corners:
-            check = ~covered & (there >= 0)
-            check &= (there != number) | curved[there]
-            for before in seen:
+        within = same.take(start)
+        looks = []
+        for k, there in enumerate(corners):
+            check = (there >= 0) & ((there != number) | curved[there])
+            for before in corners[:k]:
                 check &= there != before
-            seen.append(there)
             at = np.flatnonzero(check)
-            if len(at):
-                covered[at] |= self.cast(there[at], x[at], y[at], within[at]) > inverse_depth[at]
-        hidden[chosen] |= covered
+            looks.append((at, there.take(at)))
+        at, there = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+        nearer = self.cast(there, x.take(at), y.take(at), within.take(at)) > inverse_depth.take(at)
+        hidden[chosen[at[nearer]]] = True
         return hidden
 
     def image(self, textures: TextureBank) -> np.ndarray:
@@ -571,6 +568,7 @@ class View:
         mixture = rows[pixel].view(np.float32).reshape(-1, 4)
         mixture += part[:, None] * (rows[other].view(np.float32).reshape(-1, 4) - mixture)
         rows[pixel] = rows_of(mixture)
+        np.maximum(colours, 0, out=colours)
         # Rounds and clips.
         image = cv2.convertScaleAbs(colours).reshape(self.height, self.width, 4)
         return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
@@ -710,7 +708,9 @@ class _Shader:
         out = result[begin : begin + len(number)]
         np.add(colours, rows_of(self.offset).take(number).view(np.float32).reshape(-1, 4), out=out)
         if len(at):
-            out[at] *= values[6, first:last, None]
+            lit = rows_of(out).take(at).view(np.float32).reshape(-1, 4)
+            lit *= values[6, first:last, None]
+            rows_of(out)[at] = rows_of(lit)
 
     def _curved(
         self, number: np.ndarray, inverse_depth: np.ndarray

@@ -132,7 +132,13 @@ class TrainingScenes:
             previous=StereoFrame(images[0], images[1], 0, camera),
             current=StereoFrame(images[2], images[3], round(1e9 / _RATE), camera),
             ground_truth=_ground_truth(
-                scene, views, camera, builder.moving, self.max_disparity, self.max_flow
+                scene,
+                views,
+                camera,
+                builder.camera_motion,
+                builder.moving,
+                self.max_disparity,
+                self.max_flow,
             ),
         )
 
@@ -144,65 +150,86 @@ def _ground_truth(
     scene: Scene,
     views: list[View],
     camera: StereoCamera,
+    camera_motion: np.ndarray,
     moving: set[int],
     max_disparity: float,
     max_flow: float,
 ) -> SampleTruth:
     """Maps of the previous left image, in float64 until they are stored."""
     left, right, left_next, right_next = views
-    shape = (camera.height, camera.width)
-    number = left.surface.ravel().astype(np.intp)
-    y, x = (values.astype(np.float64) for values in np.divmod(np.arange(number.size), camera.width))
-    inverse_depth = left.inverse_depth.ravel().astype(np.float64)
-    body = scene.surface_bodies()[number]
+    surface = left.surface.ravel()
+    number = surface.astype(np.intp)
+    x = np.arange(camera.width, dtype=np.float64)
+    y = np.arange(camera.height, dtype=np.float64)[:, None]
+    inverse_depth = left.inverse_depth.astype(np.float64)
     project = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
     back = np.linalg.inv(project)
-    # In homogeneous pixel coordinates over depth: moved = turn (x, y, 1) + shift / depth.
-    motions = np.stack([after @ np.linalg.inv(before) for before, after in scene.bodies])
-    turn = project @ motions[:, :3, :3] @ back
-    shift = motions[:, :3, 3] @ project.T
-    moved = []
-    for k in range(3):
-        value = turn[:, k, 0].take(body) * x
-        value += turn[:, k, 1].take(body) * y
-        value += turn[:, k, 2].take(body)
-        value += shift[:, k].take(body) * inverse_depth
-        moved.append(value)
+    # In homogeneous pixel coordinates over depth: moved = turn (x, y, 1) + shift / depth. Most of the scene stands.
+    turn, shift = project @ camera_motion[:3, :3] @ back, project @ camera_motion[:3, 3]
+    moved = [
+        (turn[k, 0] * x + (turn[k, 1] * y + turn[k, 2])) + shift[k] * inverse_depth
+        for k in range(3)
+    ]
+    # Body of each surface that moves on its own, counted from 1; 0: it stands. The last is for no surface.
+    bodies = sorted(moving)
+    label = np.zeros(len(scene.bodies) + 1, np.int32)
+    label[bodies] = np.array(bodies, np.int32) + 1
+    body = np.append(scene.surface_bodies(), -1)
+    objects = label[body].take(number)
+    at = np.flatnonzero(objects)
+    if len(at):
+        before, after = (np.stack([scene.bodies[k][time] for k in bodies]) for time in (0, 1))
+        motion = after @ np.linalg.inv(before)
+        turns, shifts = project @ motion[:, :3, :3] @ back, motion[:, :3, 3] @ project.T
+        which = np.searchsorted(bodies, objects[at] - 1)
+        down, across = np.divmod(at, camera.width)
+        nearness = inverse_depth.ravel()[at]
+        for k in range(3):
+            parts = [np.ascontiguousarray(turns[:, k, j]).take(which) for j in range(3)]
+            value = parts[0] * across + parts[1] * down + parts[2]
+            moved[k].ravel()[at] = value + shifts[:, k].take(which) * nearness
     # A point that comes nearer than this to the camera's plane counts as passed; so does one that no surface is at.
-    passed = (moved[2] < NEAR * inverse_depth) | (number < 0) | (moved[2] <= 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        next_x, next_y = moved[0] / moved[2], moved[1] / moved[2]
-        next_inverse = inverse_depth / moved[2]
-    next_x[passed] = next_y[passed] = next_inverse[passed] = np.nan
+    scale = moved[2]
+    passed = (scale < NEAR * inverse_depth) | (scale <= 0)
+    np.copyto(scale, np.inf, where=passed)
+    np.divide(1, scale, out=scale)
+    next_x, next_y = moved[0] * scale, moved[1] * scale
+    next_inverse = inverse_depth * scale
     gain = camera.fx * camera.baseline
     disparity, disparity_next = gain * inverse_depth, gain * next_inverse
-    disparity[number < 0] = np.nan
+    flow = np.empty((*inverse_depth.shape, 2), np.float32)
+    np.subtract(next_x, x, out=flow[..., 0], casting="same_kind")
+    np.subtract(next_y, y, out=flow[..., 1], casting="same_kind")
+    nowhere = left.surface < 0
+    if nowhere.any():
+        for values in (disparity, disparity_next, flow):
+            values[nowhere] = np.nan
 
-    hidden = right.hides(number, x - disparity, y, inverse_depth)
-    hidden_next = left_next.hides(number, next_x, next_y, next_inverse)
-    hidden_right = hidden_next | right_next.hides(
-        number, next_x - disparity_next, next_y, next_inverse
+    def hidden_in(
+        view: View, x: np.ndarray, y: np.ndarray, inverse_depth: np.ndarray
+    ) -> np.ndarray:
+        values = (np.ravel(v) for v in (x, np.broadcast_to(y, x.shape), inverse_depth))
+        return view.hides(number, *values).reshape(x.shape)
+
+    hidden = hidden_in(right, x - disparity, y, inverse_depth)
+    hidden_next = passed | hidden_in(left_next, next_x, next_y, next_inverse)
+    hidden_right = hidden_next | hidden_in(
+        right_next, next_x - disparity_next, next_y, next_inverse
     )
-    flow = np.stack([next_x - x, next_y - y], axis=-1).astype(np.float32)
     # Only now: a point that is not to be learnt still hides others.
     with np.errstate(invalid="ignore"):
-        flow[np.square(flow).sum(axis=1) > max_flow**2] = np.nan
+        unknown = passed | (flow[..., 0] ** 2 + flow[..., 1] ** 2 > max_flow**2)
         disparity[disparity > max_disparity] = np.nan
-        disparity_next[disparity_next > max_disparity] = np.nan
-
-    def maps(without: tuple[np.ndarray, np.ndarray, np.ndarray] | None) -> Maps:
-        values = [disparity.astype(np.float32), disparity_next.astype(np.float32), flow.copy()]
-        if without is not None:
-            for value, mask in zip(values, without, strict=True):
-                value[mask] = np.nan
-        first, second, third = values
-        return Maps(first.reshape(shape), second.reshape(shape), third.reshape(*shape, 2))
-
-    label = np.array([k + 1 if k in moving else 0 for k in range(len(scene.bodies))], np.int32)
+        disparity_next[passed | (disparity_next > max_disparity)] = np.nan
+    # Both components at once: several times faster.
+    flow.view(np.complex64)[unknown] = complex(np.nan, np.nan)
+    known = (disparity.astype(np.float32), disparity_next.astype(np.float32), flow)
+    seen = tuple(values.copy() for values in known)
+    for values, mask in zip(seen[:2], (hidden, hidden_right), strict=True):
+        values[mask] = np.nan
+    seen[2].view(np.complex64)[hidden_next] = complex(np.nan, np.nan)
     return SampleTruth(
-        occ=maps(None),
-        noc=maps((hidden, hidden_right, hidden_next)),
-        objects=label[body].reshape(shape),
+        occ=Maps(*known), noc=Maps(*seen), objects=objects.reshape(left.surface.shape)
     )
 
 
@@ -230,9 +257,11 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(math.exp(rng.uniform(math.log(low), math.log(max(low, high)))))
 
 
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third
+_Colour = tuple[float, float, float]
+
+
+def _scaled(colour: _Colour, factor: float) -> _Colour:
+    return colour[0] * factor, colour[1] * factor, colour[2] * factor
 
 
 @dataclass(frozen=True)
@@ -240,8 +269,13 @@ class _Coat:
     """Colours of a body: what its faces have in common."""
 
     texture: int
-    gain: np.ndarray
-    offset: np.ndarray
+    gain: _Colour
+    offset: _Colour
+
+
+def _coat(texture: int, gain: np.ndarray, offset: np.ndarray) -> _Coat:
+    first, second = gain.tolist(), offset.tolist()
+    return _Coat(texture, (first[0], first[1], first[2]), (second[0], second[1], second[2]))
 
 
 class _Builder:
@@ -270,7 +304,7 @@ class _Builder:
     def coat(self) -> _Coat:
         rng = self.rng
         texture = int(rng.integers(self.textures.count))
-        gain = rng.uniform(0.5, 1.2) * np.ones(3) + rng.normal(0, 0.12, 3)
+        gain = rng.uniform(0.5, 1.2) + rng.normal(0, 0.12, 3)
         kind = rng.random()
         if kind < 0.1:
             # Next to no texture: a painted wall, a clear sky.
@@ -279,7 +313,7 @@ class _Builder:
             gain *= rng.uniform(0.15, 0.5)
         mean = self.textures.mean[texture]
         aim = np.clip(mean + rng.normal(0, 45) + rng.normal(0, 20, 3), 15, 240)
-        return _Coat(texture, gain, aim - gain * mean)
+        return _coat(texture, gain, aim - gain * mean)
 
     def flat(self, coat: _Coat, size: float, depth: float, light: float = 1.0) -> Finish:
         """Finish of a flat face of about `size` m at a depth, m."""
@@ -288,27 +322,29 @@ class _Builder:
         # From two texels a pixel to six pixels a texel.
         texels = SIZE * _log_uniform(rng, 0.35, 2.5) / size
         texels *= min(1.0, max(pixels / 60, 0.35))
+        turn, angle, *shift = rng.random(4).tolist()
         return Finish(
             texture=coat.texture,
             texels=texels,
-            angle=float(rng.choice([0, math.pi / 2, rng.uniform(-math.pi, math.pi)])),
-            shift=(float(rng.uniform(0, 2 * SIZE)), float(rng.uniform(0, 2 * SIZE))),
-            gain=_triple(coat.gain * light),
-            offset=_triple(coat.offset * light),
+            angle=math.pi * (0.0, 0.5, 2 * angle - 1)[int(3 * turn)],
+            shift=(2 * SIZE * shift[0], 2 * SIZE * shift[1]),
+            gain=_scaled(coat.gain, light),
+            offset=_scaled(coat.offset, light),
         )
 
     def round(self, coat: _Coat, repeats: int | None = None) -> Finish:
         rng = self.rng
-        light = rng.normal(0, 1, 3)
-        light /= np.linalg.norm(light)
+        x, y, z = rng.normal(0, 1, 3).tolist()
+        length = math.sqrt(x * x + y * y + z * z)
+        shade, *shift = rng.random(3).tolist()
         return Finish(
             texture=coat.texture,
             texels=float(repeats or rng.integers(1, 4)),
-            shift=(float(rng.uniform(0, 2 * SIZE)), float(rng.uniform(0, 2 * SIZE))),
-            gain=_triple(coat.gain),
-            offset=_triple(coat.offset),
-            shade=float(rng.uniform(0, 0.8)),
-            light=_triple(light),
+            shift=(2 * SIZE * shift[0], 2 * SIZE * shift[1]),
+            gain=coat.gain,
+            offset=coat.offset,
+            shade=0.8 * shade,
+            light=(x / length, y / length, z / length),
         )
 
     # -- shapes, in a body's frame
@@ -397,9 +433,8 @@ class _Builder:
         body = self.standing(np.eye(4))
         coat = self.coat()
         mean = self.textures.mean[coat.texture]
-        coat = _Coat(
-            coat.texture, coat.gain * contrast, coat.offset + (1 - contrast) * coat.gain * mean
-        )
+        gain = np.array(coat.gain)
+        coat = _coat(coat.texture, gain * contrast, coat.offset + (1 - contrast) * gain * mean)
         coats = [coat, self.coat() if rng.random() < 0.5 and contrast == 1 else coat]
         half = radius * rng.uniform(0.8, 1.4, 3)
         for axis in range(3):

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 _NOISE = 1 << 20
+_ROWS = 64
 
 
 def sensor_effects(
@@ -54,17 +55,27 @@ def sensor_effects(
         table = np.arange(256, dtype=np.float32)[:, None] / 255
         for look in (common, cameras[eye], times[time]):
             table = look.of(table)
-        values = cv2.LUT(image, (255 * table).astype(np.float32).reshape(1, 256, 3))
-        values *= vignettes[eye][..., None]
-        noise = _noise(rng, values.size).reshape(values.shape)
+        tones = (255 * table).astype(np.float32).reshape(1, 256, 3)
         # Photons come at random, so that the deviation grows as the square root of brightness.
         deviation = np.sqrt(
             np.linspace(0, 1, 256, dtype=np.float32) * shot_noise**2 + read_noise**2
         )
-        values += noise * cv2.LUT(image, deviation.reshape(1, 256))
-        values += 0.5
-        np.clip(values, 0, 255, out=values)
-        results.append(values.astype(np.uint8))
+        noise = _noise(rng, image.size)
+        result = np.empty_like(image)
+        # In parts that stay in the processor's cache.
+        for top in range(0, height, _ROWS):
+            part = image[top : top + _ROWS]
+            values = cv2.LUT(part, tones)
+            vignette = vignettes[eye]
+            if vignette is not None:
+                values *= vignette[top : top + _ROWS]
+            spread = cv2.LUT(part, deviation.reshape(1, 256))
+            spread *= noise[3 * width * top :][: part.size].reshape(part.shape)
+            values += spread
+            values += np.float32(0.5)
+            np.clip(values, 0, 255, out=values)
+            result[top : top + _ROWS] = values
+        results.append(result)
     return results
 
 
@@ -85,13 +96,18 @@ class _Look:
         return np.clip(values**self.gamma * self.gain + np.float32(self.lift), 0, 1)
 
 
-def _vignette(rng: np.random.Generator, height: int, width: int, strength: float) -> np.ndarray:
-    """Factor by which an image darkens towards its corners, float32 H x W."""
+def _vignette(
+    rng: np.random.Generator, height: int, width: int, strength: float
+) -> np.ndarray | None:
+    """Factor by which an image darkens towards its corners, float32 H x W x 3; None: it does not."""
     fall = float(rng.uniform(0, 0.5)) * strength * (rng.random() < 0.5)
+    if not fall:
+        return None
     cx, cy = (size * rng.uniform(0.45, 0.55) for size in (width, height))
     x = (np.arange(width, dtype=np.float32) - np.float32(cx)) / np.float32(0.5 * width)
     y = (np.arange(height, dtype=np.float32) - np.float32(cy)) / np.float32(0.5 * height)
-    return 1 - np.float32(0.5 * fall) * (x * x)[None, :] - np.float32(0.5 * fall) * (y * y)[:, None]
+    factor = 1 - np.float32(0.5 * fall) * ((x * x)[None, :] + (y * y)[:, None])
+    return cv2.merge([factor] * 3)
 
 
 def _shifted(image: np.ndarray, shift: float, roll: float) -> np.ndarray:

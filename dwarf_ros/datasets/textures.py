@@ -6,7 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import cv2
@@ -28,6 +28,7 @@ _MOST_TEXTURES = 80
 _PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _SMALLEST_LEVEL = 4
 _BORDER = 1
+_EXPONENT_OF_ONE = 127
 _COLUMNS = 512
 
 
@@ -48,6 +49,12 @@ class TextureBank:
     shrink: np.ndarray
     column: np.ndarray
     mean: np.ndarray
+
+    @cached_property
+    def _levels(self) -> list[np.ndarray]:
+        """`shrink`, in texels of the level to a period, and `column`, as look-up tables by a float's exponent."""
+        tables = (self.shrink * np.float32(PERIOD), self.column)
+        return [np.roll(np.resize(table, (1, 256)), _EXPONENT_OF_ONE) for table in tables]
 
     def fetch(
         self,
@@ -84,14 +91,10 @@ class TextureBank:
         # The next coarser half octave, where rounding takes it: a little soft rather than a little aliased. A float's
         # exponent is its logarithm rounded down.
         long *= np.float32(2**0.7 * PERIOD**2)
-        level = long.view(np.int32) >> 23
-        level -= 127
-        np.clip(level, 0, len(self.shrink) - 1, out=level)
-        level = level.astype(np.uint8)
-        shrink, column = (
-            cv2.LUT(level, np.resize(table, (1, 256))).ravel()
-            for table in (self.shrink * np.float32(PERIOD), self.column)
-        )
+        np.maximum(long, 1, out=long)
+        np.minimum(long, np.float32(2.0 ** (len(self.shrink) - 1)), out=long)
+        level = (long.view(np.int32) >> 23).astype(np.uint8)
+        shrink, column = (cv2.LUT(level, table).ravel() for table in self._levels)
         row = texture * np.float32(SIZE + 2 * _BORDER)
         row += np.float32(_BORDER - 0.5)
         result = self._tap(row, column, shrink, s, t).astype(np.float32)
