@@ -542,7 +542,10 @@ def scene_flow_panel(
     image_height, image_width = scene_flow.valid.shape
     wide = image_width >= 2 * image_height
     inner = width - 2 * margin
-    column = round(0.6 * inner) if wide else (inner - margin) // 2
+    column = (inner - margin) // 2
+    if wide:
+        # Without a camera there is nothing to be seen from above.
+        column = inner if scene_flow.camera is None else round(0.6 * inner)
     row = round(column * image_height / image_width)
     density = f"{100 * scene_flow.valid.mean():.0f} % of the pixels valid"
     image = []

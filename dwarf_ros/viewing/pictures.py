@@ -98,11 +98,9 @@ def panel(result: Result, width: int = PANEL_WIDTH, scales: Scales | None = None
     )
     if result.truth is None:
         return sheet
-    errors = _errors(result)
-    height = round(errors.shape[0] * (width - 2 * _MARGIN) / errors.shape[1])
-    below = np.full((height + _MARGIN, width, 3), sheet[0, 0], dtype=np.uint8)
-    inner = (width - 2 * _MARGIN, height)
-    below[:height, _MARGIN : width - _MARGIN] = cv2.resize(errors, inner, None, 0, 0, _SMOOTH)
+    errors = _errors(result, (width - 3 * _MARGIN) // 2)
+    below = np.full((errors.shape[0] + _MARGIN, width, 3), sheet[0, 0], dtype=np.uint8)
+    below[: errors.shape[0], _MARGIN : _MARGIN + errors.shape[1]] = errors
     return np.vstack([sheet, below])
 
 
@@ -141,10 +139,14 @@ def _above(result: Result) -> np.ndarray:
     return seen_from_above(result.scene_flow, 720, 720)
 
 
-def _errors(result: Result) -> np.ndarray:
-    """The benchmark's error images, two in a row, over their scale."""
-    assert result.truth is not None
-    pictures = [titled(image, f"{name} error") for name, image in _error_images(result)]
+def _errors(result: Result, width: int | None = None) -> np.ndarray:
+    """The benchmark's error images, two in a row, over their scale; each of that width, px, or as it is."""
+    pictures = []
+    for name, image in _error_images(result):
+        if width is not None:
+            height = round(image.shape[0] * width / image.shape[1])
+            image = cv2.resize(image, (width, height), None, 0, 0, _SMOOTH)
+        pictures.append(titled(image, f"{name} error"))
     rows = [side_by_side(pictures[i : i + 2], _MARGIN) for i in range(0, len(pictures), 2)]
     return np.vstack([stacked(rows, _MARGIN), error_legend(max(row.shape[1] for row in rows))])
 

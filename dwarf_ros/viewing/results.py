@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dwarf_ros.bags import is_bag
 from dwarf_ros.datasets.formats import read_disparity_png, read_flow_png
 from dwarf_ros.datasets.samples import Maps, SampleTruth
 from dwarf_ros.datasets.sequences import StereoSequence, open_sequence
@@ -94,14 +95,15 @@ def open_results(
     namespace: str | None = None,
     remap: Mapping[str, str] | None = None,
 ) -> Results:
-    """Results of a folder of them; or of every two consecutive frames of a bag or a folder of images, estimated here.
+    """Results of a folder of them, or those that a bag holds; or of every two consecutive frames, estimated here.
 
     Args:
-        source: a folder with disp_0, disp_1 and flow, or what `open_sequence` reads.
+        source: a folder with disp_0, disp_1 and flow; or a bag or folder of images that `open_sequence` reads. From a bag
+            that holds what the node published on `estimate`, that is taken, unless an estimator is named.
         images: the images that a folder of results is of, as `open_sequence` reads them; adds the left image, metres and
             times.
         ground_truth: in KITTI's layout, for some or all of the results.
-        estimator: with `weights` and `engine`, as in `load_estimator`; not used for a folder of results.
+        estimator: with `weights` and `engine`, as in `load_estimator`; not used where there are results.
         weights: of a network.
         engine: of a network.
         namespace: of the camera in a bag of several.
@@ -117,6 +119,18 @@ def open_results(
         raise InputError(
             f"--images: {images} given, but {source} is no folder of results (disp_0, disp_1, flow), expected one"
         )
+    if estimator == "auto" and weights is None and is_bag(source):
+        # rosbags takes a while to load.
+        from dwarf_ros.viewing.recorded import recorded_results
+
+        recorded = recorded_results(source, namespace)
+        if recorded is not None and ground_truth is not None:
+            raise InputError(
+                f"--ground-truth: {ground_truth} given for answers recorded in {source}, expected --estimator NAME to "
+                "estimate them anew"
+            )
+        if recorded is not None:
+            return recorded
     try:
         recording: Recording = open_sequence(source, namespace, remap)
     except InputError as error:
