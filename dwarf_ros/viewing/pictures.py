@@ -31,6 +31,7 @@ from dwarf_ros.visualization import (
     disparity_legend,
     disparity_scale,
     flow_color,
+    flow_legend,
     flow_scale,
     has_motion,
     scene_flow_panel,
@@ -48,6 +49,7 @@ DEFAULT_RATE_HZ = 5.0
 # Speed over ground of the last colour of a video, m/s.
 _FASTEST = 20.0
 _MARGIN = 12
+_KEY_SIZE = 320
 _SMOOTH = cv2.INTER_AREA
 
 
@@ -135,6 +137,10 @@ def _flow(result: Result) -> np.ndarray:
     return titled(with_flow_wheel(flow_color(flow, fastest), fastest), "Optical flow", note)
 
 
+def _key(result: Result) -> np.ndarray:
+    return flow_legend(_KEY_SIZE, flow_scale(valid_maps(result.scene_flow)[1]))
+
+
 def _above(result: Result) -> np.ndarray:
     return seen_from_above(result.scene_flow, 720, 720)
 
@@ -192,11 +198,13 @@ _DRAWN: dict[str, Callable[[Result], np.ndarray]] = {
     "disparity": _disparity,
     "depth": _depth,
     "flow": _flow,
+    "key": _key,
     "above": _above,
     "errors": _errors,
 }
 KINDS = ("panel", *_DRAWN)
-"""What there are pictures of; depth and above need a calibration, left the images, and errors ground truth."""
+"""What there are pictures of: key is that to the colours of flow, above the scene seen from above; depth and above need a
+calibration, left the images, and errors ground truth."""
 
 
 def write_pictures(

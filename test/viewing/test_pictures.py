@@ -51,7 +51,7 @@ def test_what_is_not_known_is_one_line_that_says_what_it_takes(result):
     bare = replace(
         result, left=None, truth=None, scene_flow=replace(result.scene_flow, camera=None)
     )
-    assert kinds_of(bare) == ["panel", "disparity", "flow"]
+    assert kinds_of(bare) == ["panel", "disparity", "flow", "key"]
     for kind, what in (
         ("left", "--images"),
         ("depth", "calibration"),
