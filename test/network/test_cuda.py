@@ -140,11 +140,17 @@ def test_3d_is_that_of_keras_ops(correlations, size, reach, depth, seed):
 
 
 @quick
-@given(size=sizes, reach=st.integers(0, 3), depth=st.integers(0, 2), seed=st.integers(0, 99))
-def test_volumes_of_a_level_are_those_of_keras_ops(correlations, size, reach, depth, seed):
+@given(
+    size=sizes,
+    reach=st.integers(0, 3),
+    depth=st.integers(0, 2),
+    slope=st.sampled_from([SLOPE, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_volumes_of_a_level_are_those_of_keras_ops(correlations, size, reach, depth, slope, seed):
     features = arrays(size, seed, 4)
-    ours = np.asarray(correlations.cost_volumes(*features, reach, depth))
-    theirs = np.asarray(cuda.load("ops").cost_volumes(*features, reach, depth))
+    ours = np.asarray(correlations.cost_volumes(*features, reach, depth, slope))
+    theirs = np.asarray(cuda.load("ops").cost_volumes(*features, reach, depth, slope))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -157,7 +163,10 @@ def test_gradients_of_a_level_are_finite_differences(face, correlations, size, r
     shape = cost_volumes_64(*exact, reach, depth).shape
     cotangent = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     ours = gradients(
-        face, lambda *inputs: correlations.cost_volumes(*inputs, reach, depth), features, cotangent
+        face,
+        lambda *inputs: correlations.cost_volumes(*inputs, reach, depth, SLOPE),
+        features,
+        cotangent,
     )
     step = 1e-6
     for operand, direction in enumerate(directions):
@@ -177,7 +186,7 @@ def test_gradients_of_a_level_are_finite_differences(face, correlations, size, r
         ((1, 6, 11, 8), "correlation_2d", (3,)),
         ((2, 3, 4, 1), "correlation_2d", (6,)),
         ((1, 4, 5, 5), "correlation_3d", (2, 3)),
-        ((2, 5, 9, 6), "cost_volumes", (2, 1)),
+        ((2, 5, 9, 6), "cost_volumes", (2, 1, SLOPE)),
     ],
 )
 def test_gradients_are_those_of_keras_ops(face, correlations, size, name, reaches):
@@ -247,7 +256,7 @@ def test_volumes_lie_in_their_slices_as_if_computed_alone(face, kernels, correla
     temporal = kernels.correlate(stereo_t0, stereo_t1, reach, reach, depth, SLOPE)
     flow = kernels.correlate(left_t0, left_t1, reach, reach, 0, SLOPE)
     alone = np.concatenate([stereo_t0, stereo_t1, temporal, flow], axis=-1)
-    together = np.asarray(correlations.cost_volumes(*features, reach, depth))
+    together = np.asarray(correlations.cost_volumes(*features, reach, depth, SLOPE))
     assert together.tobytes() == alone.tobytes()
     assert (alone < 0).any()
 
@@ -257,8 +266,10 @@ def test_every_run_gives_the_same_bits(face, correlations):
     cotangent = np.random.default_rng(7).normal(size=(2, 9, 17, 60)).astype(np.float32)
 
     def bits():
-        volumes = np.asarray(correlations.cost_volumes(*features, 2, 0))
-        found = gradients(face, lambda *i: correlations.cost_volumes(*i, 2, 0), features, cotangent)
+        volumes = np.asarray(correlations.cost_volumes(*features, 2, 0, SLOPE))
+        found = gradients(
+            face, lambda *i: correlations.cost_volumes(*i, 2, 0, SLOPE), features, cotangent
+        )
         return [array.tobytes() for array in (volumes, *found)]
 
     first = bits()

@@ -39,8 +39,9 @@ class Correlations:
         correlation_1d: as `cost_volumes.correlation_1d`.
         correlation_2d: as `cost_volumes.correlation_2d`.
         correlation_3d: as `cost_volumes.correlation_3d`.
-        cost_volumes: (left_t0, right_t0, left_t1, right_t1, max_displacement, max_depth_displacement) -> the activated volumes
-            of a level in one map, batch x H x W x N: stereo at t0 and t1, both over time (3D), and flow.
+        cost_volumes: (left_t0, right_t0, left_t1, right_t1, max_displacement, max_depth_displacement, negative_slope) -> the
+            volumes of a level in one map, batch x H x W x N: stereo at t0 and t1, both over time (3D), and flow, each after a
+            leaky ReLU of that slope; 1 leaves them as they are.
         compiles: XLA can compile a graph of them: not that of TensorFlow with `cuda`.
     """
 
@@ -104,6 +105,7 @@ def from_kernels(kernels: Kernels) -> Correlations:
         right_t1: Tensor,
         max_displacement: int,
         max_depth_displacement: int,
+        negative_slope: float,
     ) -> Tensor:
         features = {
             "left_t0": left_t0,
@@ -116,7 +118,7 @@ def from_kernels(kernels: Kernels) -> Correlations:
             max_displacement=max_displacement, max_depth_displacement=max_depth_displacement
         )
         return kernels.cost_volumes(
-            tuple(features.values()), max_displacement, max_depth_displacement, NEGATIVE_SLOPE
+            tuple(features.values()), max_displacement, max_depth_displacement, negative_slope
         )
 
     return Correlations(
@@ -142,7 +144,7 @@ def find_fault(kernels: Kernels) -> str:
         "correlation_1d": (features[:2], (reach,), 1e-5),
         "correlation_2d": (features[:2], (reach,), 1e-5),
         "correlation_3d": (features[:2], (reach, depth), 1e-5),
-        "cost_volumes": (features, (reach, depth), 1e-2),
+        "cost_volumes": (features, (reach, depth, NEGATIVE_SLOPE), 1e-2),
     }
     volumes = {}
     for function, (inputs, reaches, tolerance) in cases.items():
@@ -226,7 +228,6 @@ def _of_ops() -> Correlations:
     from keras import ops
 
     from dwarf_ros.network import cost_volumes as volumes
-    from dwarf_ros.network.encoder import leaky_relu
 
     def cost_volumes(
         left_t0: Tensor,
@@ -235,15 +236,19 @@ def _of_ops() -> Correlations:
         right_t1: Tensor,
         max_displacement: int,
         max_depth_displacement: int,
+        negative_slope: float,
     ) -> Tensor:
-        stereo_t0 = leaky_relu(volumes.correlation_1d(left_t0, right_t0, max_displacement))
-        stereo_t1 = leaky_relu(volumes.correlation_1d(left_t1, right_t1, max_displacement))
+        def activated(volume: Tensor) -> Tensor:
+            return volume if negative_slope == 1 else ops.leaky_relu(volume, negative_slope)
+
+        stereo_t0 = activated(volumes.correlation_1d(left_t0, right_t0, max_displacement))
+        stereo_t1 = activated(volumes.correlation_1d(left_t1, right_t1, max_displacement))
         temporal = volumes.correlation_3d(
             stereo_t0, stereo_t1, max_displacement, max_depth_displacement
         )
         flow = volumes.correlation_2d(left_t0, left_t1, max_displacement)
         return ops.concatenate(
-            [stereo_t0, stereo_t1, leaky_relu(temporal), leaky_relu(flow)], axis=-1
+            [stereo_t0, stereo_t1, activated(temporal), activated(flow)], axis=-1
         )
 
     return Correlations(
