@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +278,39 @@ def _coat(texture: int, gain: np.ndarray, offset: np.ndarray) -> _Coat:
     return _Coat(texture, (first[0], first[1], first[2]), (second[0], second[1], second[2]))
 
 
+@dataclass(frozen=True)
+class _Material:
+    """What real streets are mostly made of.
+
+    Attributes:
+        kinds: textures that it may have; none: all.
+        gain: least and greatest, of the texture.
+        brightness: least and greatest mean, 0 .. 255; a sky may be brighter than cameras can tell.
+        chroma: deviation of the colour channels from it.
+        tint: RGB, added.
+    """
+
+    kinds: tuple[str, ...]
+    gain: tuple[float, float]
+    brightness: tuple[float, float]
+    chroma: float
+    tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+_ROAD = _Material(("noise", "photo"), (0.15, 0.75), (55, 150), 4)
+_PAVEMENT = _Material(("noise", "tiles", "cells", "photo"), (0.25, 1.0), (70, 190), 7)
+_LAWN = _Material(("noise", "leaves", "ridges", "photo"), (0.7, 1.6), (55, 130), 8, (-6, 12, -22))
+_BUILDING = _Material(("facade", "tiles", "shapes", "noise", "photo"), (0.7, 1.7), (50, 200), 16)
+_FOLIAGE = _Material(
+    ("leaves", "noise", "cells", "ridges", "photo"), (1.0, 2.2), (40, 115), 9, (-8, 10, -16)
+)
+_TRUNK = _Material(("noise", "ridges", "marble", "photo"), (0.4, 1.2), (25, 110), 7)
+_PAINT = _Material((), (0.0, 0.5), (20, 245), 28)
+_GLASS = _Material(("shapes", "facade", "noise", "photo"), (0.3, 0.9), (25, 100), 7)
+_LINE = _Material(("noise", "photo"), (0.05, 0.3), (170, 250), 5)
+_SKY = _Material(("noise", "photo"), (0.0, 0.2), (180, 330), 5, (-8, 0, 10))
+
+
 class _Builder:
     """Lays out one scene."""
 
@@ -298,13 +331,14 @@ class _Builder:
         self.disparity = settings.max_disparity * float(rng.choice([rng.uniform(0.2, 1), 1.0]))
         self.flow = settings.max_flow * float(rng.uniform(0.02, 1.0) ** rng.choice([0.7, 2.5]))
         self.camera_motion = np.eye(4)
+        self.natural = False
 
     # -- finishes
 
     def coat(self) -> _Coat:
         rng = self.rng
         texture = int(rng.integers(self.textures.count))
-        gain = rng.uniform(0.5, 1.2) + rng.normal(0, 0.12, 3)
+        gain = rng.uniform(0.6, 1.5) + rng.normal(0, 0.12, 3)
         kind = rng.random()
         if kind < 0.1:
             # Next to no texture: a painted wall, a clear sky.
@@ -313,6 +347,21 @@ class _Builder:
             gain *= rng.uniform(0.15, 0.5)
         mean = self.textures.mean[texture]
         aim = np.clip(mean + rng.normal(0, 45) + rng.normal(0, 20, 3), 15, 240)
+        return _coat(texture, gain, aim - gain * mean)
+
+    def material(self, material: _Material) -> _Coat:
+        """A body's colours; in scenes that do not mean to look real, any."""
+        if not self.natural:
+            return self.coat()
+        rng, textures = self.rng, self.textures
+        known = [k for k, kind in enumerate(textures.kinds) if kind in material.kinds]
+        texture = (
+            known[int(rng.integers(len(known)))] if known else int(rng.integers(textures.count))
+        )
+        mean = textures.mean[texture]
+        gain = rng.uniform(*material.gain) * np.ones(3)
+        # The texture's own colours give way to the material's.
+        aim = rng.uniform(*material.brightness) + rng.normal(0, material.chroma, 3) + material.tint
         return _coat(texture, gain, aim - gain * mean)
 
     def flat(self, coat: _Coat, size: float, depth: float, light: float = 1.0) -> Finish:
@@ -373,7 +422,7 @@ class _Builder:
             for sign in (-1, 1):
                 offset = np.zeros(3)
                 offset[axis] = sign * size[axis] / 2
-                light = float(self.rng.uniform(0.6, 1.1))
+                light = float(self.rng.uniform(0.4, 1.15))
                 coat = coats[int(self.rng.integers(len(coats)))]
                 sides = (float(size[(axis + 1) % 3]), float(size[(axis + 2) % 3]))
                 axes = np.stack([first, second])
@@ -431,11 +480,12 @@ class _Builder:
         radius = self.reach / disparity
         turn = _rotation(rng.normal(0, [0.15, 0.6, 0.15]))
         body = self.standing(np.eye(4))
-        coat = self.coat()
+        coat = self.material(_SKY)
         mean = self.textures.mean[coat.texture]
         gain = np.array(coat.gain)
         coat = _coat(coat.texture, gain * contrast, coat.offset + (1 - contrast) * gain * mean)
-        coats = [coat, self.coat() if rng.random() < 0.5 and contrast == 1 else coat]
+        two = not self.natural and contrast == 1 and rng.random() < 0.5
+        coats = [coat, self.coat() if two else coat]
         half = radius * rng.uniform(0.8, 1.4, 3)
         for axis in range(3):
             first, second = (axis + 1) % 3, (axis + 2) % 3
@@ -601,18 +651,29 @@ class _Builder:
     def drive(self) -> None:
         """Axes at the previous frame: x right, y down, z forward, the ground `height` m below the camera, slanted."""
         rng, camera = self.rng, self.camera
+        self.natural = rng.random() < 0.75
+        # Whole pictures of a vehicle's camera as often as parts of them.
+        focal = camera.width * float(rng.uniform(0.48, 0.8)) if rng.random() < 0.5 else camera.fx
         # A real baseline: sizes in a street are given, not drawn.
         baseline = float(rng.uniform(0.12, 0.8)) * min(1.0, self.settings.max_disparity / 192)
         self.camera = StereoCamera(
-            camera.fx, camera.fy, camera.cx, camera.cy, camera.cx_right, baseline,
-            camera.width, camera.height,
-        )  # fmt: skip
-        self.reach = camera.fx * baseline
+            focal,
+            focal,
+            camera.cx,
+            camera.cy,
+            camera.cx_right,
+            baseline,
+            camera.width,
+            camera.height,
+        )
+        camera = self.camera
+        self.reach = focal * baseline
         height = float(rng.uniform(1.0, 2.4))
         pace = min(1.0, self.settings.max_flow / 250)
         speed = rng.choice([0.0, rng.uniform(0, 0.8), rng.uniform(0.3, 2.2)], p=[0.1, 0.4, 0.5])
         speed = pace * float(speed)
-        yaw = pace * float(rng.normal(0, 0.012) if rng.random() < 0.7 else rng.normal(0, 0.08))
+        # Mostly straight on, and now and then round a corner.
+        yaw = pace * float(rng.normal(0, rng.choice([0.003, 0.015, 0.08], p=[0.4, 0.3, 0.3])))
         turn = np.array([pace * rng.normal(0, 0.006), -yaw, pace * rng.normal(0, 0.004)])
         step = np.array([pace * rng.normal(0, 0.03), pace * rng.normal(0, 0.02), -speed])
         if rng.random() < 0.1:
@@ -626,16 +687,62 @@ class _Builder:
         road = self.standing(ground)
         span = 400.0
         outline = np.array([(-span, -span), (span, -span), (span, span), (-span, span)])
-        axes = np.array([[1.0, 0, 0], [0, 0, 1.0]])
-        finish = self.flat(self.coat(), 6.0, 8.0)
-        self.scene.add_polygon(road, np.zeros(3), axes[0], axes[1], outline, finish)
+        finish = self.flat(self.material(_ROAD), 6.0, 8.0)
+        self.on_road(road, outline, finish, 0.0)
         edge = float(rng.uniform(3.0, 9.0))
+        if rng.random() < 0.5:
+            self.lane_markings(road, edge)
+        if rng.random() < 0.6:
+            self.shadows(road, finish, edge)
         for side in (-1, 1):
             self.roadside(ground, side * edge)
         for _ in range(int(rng.integers(2, 8))):
             self.vehicle(ground, edge, pace)
         for _ in range(int(rng.integers(0, 5))):
             self.walker(ground, edge, pace)
+
+    def on_road(self, road: int, outline: np.ndarray, finish: Finish, lift: float) -> None:
+        """Something flat on the road, its outline (x, z), m, and a little above it, m."""
+        x, z = np.eye(3)[[0, 2]]
+        self.scene.add_polygon(road, np.array([0, -lift, 0]), x, z, outline, finish)
+
+    def lane_markings(self, road: int, edge: float) -> None:
+        rng = self.rng
+        finish = self.flat(self.material(_LINE), 2.0, 6.0)
+        half = float(rng.uniform(0.05, 0.1))
+
+        def line(x: float, start: float, end: float) -> None:
+            outline = [(x - half, start), (x + half, start), (x + half, end), (x - half, end)]
+            self.on_road(road, np.array(outline), finish, 0.01)
+
+        for x in (0.4 - edge, edge - 0.4):
+            line(x, -5.0, 150.0)
+        x, place = float(rng.uniform(-0.5, 0.5) * edge), float(rng.uniform(-2, 6))
+        dash, gap = float(rng.uniform(1.5, 6)), float(rng.uniform(1.5, 9))
+        for _ in range(int(rng.integers(4, 9))):
+            line(x, place, place + dash)
+            place += dash + gap
+
+    def shadows(self, road: int, finish: Finish, edge: float) -> None:
+        """Where the road is in the shade of what stands beside it: its own texture, darker."""
+        rng = self.rng
+        dark = float(rng.uniform(0.25, 0.7))
+        finish = replace(
+            finish, gain=_scaled(finish.gain, dark), offset=_scaled(finish.offset, dark)
+        )
+        side = float(rng.choice([-1.0, 1.0]))
+        for layer in range(int(rng.integers(1, 6))):
+            z, long = _log_uniform(rng, 3, 50), float(rng.uniform(1, 12))
+            reach = side * edge * float(rng.uniform(-0.8, 0.8))
+            skew = float(rng.normal(0, 3))
+            corners = [
+                (side * edge, z),
+                (reach, z + skew),
+                (reach, z + skew + long),
+                (side * edge, z + long),
+            ]
+            # One above the other: where they overlap they are no darker.
+            self.on_road(road, np.array(corners), finish, 0.004 + 0.001 * layer)
 
     def at(self, ground: np.ndarray, x: float, z: float, yaw: float) -> np.ndarray:
         """Pose of a body that stands on the ground, y downwards and z forward."""
@@ -647,7 +754,7 @@ class _Builder:
         side = math.copysign(1.0, x)
         body = self.standing(ground)
         kerb = float(rng.uniform(0.05, 0.3))
-        coat = self.coat()
+        coat = self.material(_LAWN if rng.random() < 0.4 else _PAVEMENT)
         self.box(
             body, np.array([x + side * 8, -kerb / 2, 40.0]), np.array([16.0, kerb, 120.0]), [coat], 10.0
         )  # fmt: skip
@@ -658,22 +765,33 @@ class _Builder:
             if rng.random() < 0.75:
                 size = np.array([rng.uniform(5, 12), high, wide])
                 centre = np.array([front + side * size[0] / 2, -high / 2, place + wide / 2])
-                self.box(body, centre, size, [self.coat()], 15.0)
+                hedge = rng.random() < 0.4
+                self.box(
+                    body, centre, size, [self.material(_FOLIAGE if hedge else _BUILDING)], 15.0
+                )
             place += wide + float(rng.choice([0.0, rng.uniform(0, 8)]))
         place = float(rng.uniform(2, 8))
         gap = _log_uniform(rng, 3, 20)
-        trunk, crown = self.coat(), self.coat()
+        trunk, crown = self.material(_TRUNK), self.material(_FOLIAGE)
         trees = rng.random() < 0.5
         while place < 60:
             foot = np.array([x + side * rng.uniform(0.3, 1.2), -kerb, place])
             if trees:
                 high, wide = float(rng.uniform(1.5, 3)), float(rng.uniform(1.2, 2.6))
                 self.post(body, foot, high, float(rng.uniform(0.08, 0.25)), trunk)
-                radii = wide * rng.uniform(0.6, 1.0, 3)
-                self.quadric(
-                    body, foot - [0, high + 0.7 * wide, 0], _rotation(rng.normal(0, 0.5, 3)), radii,
-                    ELLIPSOID, self.round(crown, 3),
-                )  # fmt: skip
+                # Crowns are lumpy.
+                for _ in range(3 if place < 20 else 1):
+                    radii = wide * rng.uniform(0.5, 1.0, 3)
+                    middle = foot - [0, high + 0.7 * wide, 0] + 0.4 * wide * rng.normal(0, 1, 3)
+                    turn = _rotation(rng.normal(0, 0.5, 3))
+                    self.quadric(
+                        body,
+                        middle,
+                        turn,
+                        radii,
+                        ELLIPSOID,
+                        self.round(crown, int(rng.integers(3, 9))),
+                    )
             else:
                 self.post(
                     body, foot, float(rng.uniform(0.8, 5)), float(rng.uniform(0.03, 0.1)), trunk
@@ -684,7 +802,7 @@ class _Builder:
 
     def fence(self, body: int, x: float, kerb: float) -> None:
         rng = self.rng
-        coat = self.coat()
+        coat = self.material(_PAINT)
         start, count, gap = (
             float(rng.uniform(3, 10)),
             int(rng.integers(8, 20)),
@@ -724,7 +842,7 @@ class _Builder:
         body = self.driven(ground, x, z, yaw, way, float(rng.normal(0, 0.03)), long)
         if body is None:
             return
-        paint, glass, dark = self.coat(), self.coat(), self.coat()
+        paint, glass, dark = (self.material(m) for m in (_PAINT, _GLASS, _GLASS))
         lower = high * (0.6 if long < 5 else 0.35)
         self.box(
             body,

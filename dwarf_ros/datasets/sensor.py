@@ -17,7 +17,8 @@ def sensor_effects(
 ) -> list[np.ndarray]:
     """The four images of a sample as two slightly different, imperfect cameras would have taken them.
 
-    Exposure, gamma and colour differ a lot between samples, a little between the cameras and between the times; vignetting
+    Exposure, gamma and colour differ a lot between samples, a little between the cameras, now and then more than a little,
+    and a little between the times; colours are faint in many samples, and a quarter is of grey cameras; vignetting
     and the right camera's misalignment (up to about 1 px up or down, with a slight roll) stay with the camera; blur is the
     sample's and now and then one image's; noise is every image's own and grows with brightness. Ground truth stays as it
     is: a misalignment is an error of the data that a network has to live with.
@@ -34,8 +35,10 @@ def sensor_effects(
         return [image.copy() for image in images]
     height, width = images[0].shape[:2]
     common = _Look.draw(rng, strength)
-    cameras = [_Look.draw(rng, 0.15 * strength) for _ in range(2)]
+    apart = 0.15 if rng.random() < 0.8 else 0.4
+    cameras = [_Look.draw(rng, apart * strength) for _ in range(2)]
     times = [_Look.draw(rng, 0.12 * strength) for _ in range(2)]
+    saturation = 1 - strength * (1 - float(np.clip(rng.uniform(-0.4, 1.2), 0, 1)))
     vignettes = [_vignette(rng, height, width, strength) for _ in range(2)]
     misaligned = rng.random() < 0.5
     shift = float(np.clip(rng.normal(0, 0.4), -1, 1)) * strength
@@ -55,6 +58,9 @@ def sensor_effects(
         table = np.arange(256, dtype=np.float32)[:, None] / 255
         for look in (common, cameras[eye], times[time]):
             table = look.of(table)
+        if saturation < 1:
+            image = _desaturated(image, saturation)
+        table = table.mean(axis=1, keepdims=True) * (1 - saturation) + table * saturation
         tones = (255 * table).astype(np.float32).reshape(1, 256, 3)
         # Photons come at random, so that the deviation grows as the square root of brightness.
         deviation = np.sqrt(
@@ -108,6 +114,14 @@ def _vignette(
     y = (np.arange(height, dtype=np.float32) - np.float32(cy)) / np.float32(0.5 * height)
     factor = 1 - np.float32(0.5 * fall) * ((x * x)[None, :] + (y * y)[:, None])
     return cv2.merge([factor] * 3)
+
+
+def _desaturated(image: np.ndarray, saturation: float) -> np.ndarray:
+    """Image with its colours drawn towards grey of the same brightness; saturation 0: all are."""
+    if saturation == 0:
+        return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    grey = (1 - saturation) * np.array([0.299, 0.587, 0.114])
+    return cv2.transform(image, saturation * np.eye(3) + grey)
 
 
 def _shifted(image: np.ndarray, shift: float, roll: float) -> np.ndarray:

@@ -42,6 +42,7 @@ class TextureBank:
         shrink: float32 L, resolution of each level against the first.
         column: float32 L, atlas column of each level's left edge.
         mean: float32 count x 3, mean colour of each texture.
+        kinds: what each texture is, e.g. "leaves"; "photo" for parts of photos.
     """
 
     texels: np.ndarray
@@ -49,6 +50,7 @@ class TextureBank:
     shrink: np.ndarray
     column: np.ndarray
     mean: np.ndarray
+    kinds: tuple[str, ...]
 
     @cached_property
     def _levels(self) -> list[np.ndarray]:
@@ -185,12 +187,16 @@ def texture_bank(seed: int, count: int, images: Path | str | None = None) -> Tex
     strip = SIZE + 2 * _BORDER
     texels = np.zeros((count * strip, column[-1], 4), np.uint8)
     mean = np.empty((count, 3), np.float32)
+    kinds = []
     for index in range(count):
         rng = np.random.default_rng([seed, index, 0x7E87])
         if photos and index % 2 == 0:
+            kinds.append("photo")
             texture = _photo(rng, photos)
         else:
-            texture = _KINDS[rng.integers(len(_KINDS))](rng)
+            kind = _KINDS[rng.integers(len(_KINDS))]
+            kinds.append(kind.__name__.removeprefix("_"))
+            texture = kind(rng)
         mean[index] = texture.mean(axis=(0, 1))
         for size, left in zip(sizes, column[:-1], strict=True):
             level = (
@@ -207,6 +213,7 @@ def texture_bank(seed: int, count: int, images: Path | str | None = None) -> Tex
         shrink=(np.array(sizes) / SIZE).astype(np.float32),
         column=(column[:-1] + _BORDER - 0.5).astype(np.float32),
         mean=mean,
+        kinds=tuple(kinds),
     )
 
 

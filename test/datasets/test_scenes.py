@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import zlib
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dwarf_ros.datasets.scenes import TrainingScenes
+from dwarf_ros.datasets.scenes import TrainingScenes, _Builder
 from dwarf_ros.geometry import camera_motion, rigid_scene_flow
 from dwarf_ros.types import InputError, SceneFlow
 
@@ -134,6 +135,25 @@ def test_tails_are_covered():
     ):
         parts = np.histogram(values[np.isfinite(values)], edges)[0] / values.size
         assert parts.min() > least
+
+
+def test_drives_hold_the_geometry_of_a_vehicle_with_a_stereo_camera():
+    """KITTI's: baseline 0.54 m, focal length 0.58 of the width, 1.65 m high, 0 to 20 m/s, turning up to 0.3 rad/s."""
+    scenes = TrainingScenes(0, 100, textures=2)
+    rows = []
+    for index in range(100):
+        builder = _Builder(scenes, np.random.default_rng([3, index]), scenes._bank())
+        builder.drive()
+        camera, motion = builder.camera, builder.camera_motion
+        yaw = abs(math.atan2(motion[0, 2], motion[2, 2]))
+        # The second body is the road, that the first camera sees from its height.
+        height = builder.scene.bodies[1][0][1, 3]
+        focal = camera.fx / camera.width
+        rows.append((camera.baseline, focal, height, -motion[2, 3] * 10, yaw * 10))
+    low, high = np.quantile(rows, [0.15, 0.85], axis=0)
+    assert (low < (0.54, 0.58, 1.65, 0.5, 0.03)).all()
+    assert (high > (0.54, 0.58, 1.65, 14.0, 0.3)).all()
+    assert np.max(rows, axis=0)[3] > 20
 
 
 def test_smaller_limits_make_smaller_motions():

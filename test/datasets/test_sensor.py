@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dwarf_ros.datasets.sensor import _shifted, sensor_effects
+from dwarf_ros.datasets.sensor import _desaturated, _shifted, sensor_effects
 
 
 def images(value=128):
@@ -64,3 +64,20 @@ def test_only_right_images_are_shifted_down():
     assert (moved[3:] == ramp[2:-1]).all()
     half = _shifted(ramp, 0.5, 0.0)
     assert np.abs(half[5:-5].astype(float) - (ramp[5:-5] - 1.0)).max() <= 1
+
+
+def test_colours_are_drawn_to_grey_of_the_same_brightness():
+    colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    brightness = colours @ np.array([0.299, 0.587, 0.114])
+    faint, none = (_desaturated(colours, saturation).astype(float) for saturation in (0.5, 0.0))
+    assert np.abs(faint - (colours + brightness[..., None]) / 2).max() <= 1
+    assert np.abs(none - brightness[..., None]).max() <= 1
+    samples = [
+        sensor_effects([colours] * 4, np.random.default_rng(seed))[0].astype(float)
+        for seed in range(40)
+    ]
+    # Noise is each channel's own, so that the channels' correlation tells.
+    grey = [
+        np.corrcoef(image[..., 0].ravel(), image[..., 2].ravel())[0, 1] > 0.9 for image in samples
+    ]
+    assert 5 < sum(grey) < 30

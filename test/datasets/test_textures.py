@@ -70,6 +70,7 @@ def test_photos_of_a_folder_are_used(tmp_path):
     bank = texture_bank(0, 4, tmp_path)
     red = [np.abs(mean - (250, 3, 5)).max() < 1 for mean in bank.mean]
     assert red == [True, False, True, False]
+    assert [kind == "photo" for kind in bank.kinds] == red
 
 
 def test_photos_that_are_not_there_are_told(tmp_path):
