@@ -1,71 +1,76 @@
-"""Samples a second of the training scenes, whole: python benchmarks/training_scenes.py [SAMPLES] [WORKERS].
+"""How fast training scenes are made, and how far disparities and flows reach in them.
 
-Four views of 320 x 448 px, ground truth and occlusions, without and with the sensor effects; then where the time of one
-core goes, the same over worker processes, and how disparities and flows are spread. The bar is 8 samples/s a core.
+    python benchmarks/training_scenes.py [--samples N] [--processes N] [--height H] [--width W] [--json FILE]
+
+Four views, ground truth and occlusions, with the sensor effects as they are by default: samples a second of one core, by
+wall clock and by processor time (which a busy machine disturbs less), the parts of a sample, the same over 1, 2, ... worker
+processes, and the spread of disparities and flows. The bar is 8 samples/s a core at 320 x 448 px.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dwarf_ros.datasets import scenes
+from dwarf_ros.datasets.formats import write_atomically
 from dwarf_ros.datasets.rendering import Scene, View
 from dwarf_ros.datasets.scenes import TrainingScenes
 
-HEIGHT, WIDTH = 320, 448
-DISPARITY_EDGES = (0, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192)
-FLOW_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 100, 150, 200, 250)
+BAR = 8.0
+DISPARITY_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192)
+FLOW_EDGES = (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 100, 150, 200, 250)
 
 
 def main() -> int:
-    samples = int(sys.argv[1]) if len(sys.argv) > 1 else 48
-    workers = int(sys.argv[2]) if len(sys.argv) > 2 else 2
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=48, help="samples of each measurement")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="most workers")
+    parser.add_argument("--height", type=int, default=320, help="px")
+    parser.add_argument("--width", type=int, default=448, help="px")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
     cv2.setNumThreads(1)
-    print(f"{samples} samples of four {WIDTH} x {HEIGHT} px views; load {os.getloadavg()[0]:.1f}")
-    for effects in (0.0, 1.0):
-        training = TrainingScenes(0, height=HEIGHT, width=WIDTH, effects=effects)
-        training[0]
-        wall, used = time.perf_counter(), time.process_time()
-        for index in range(samples):
-            training[index]
-        wall, used = time.perf_counter() - wall, time.process_time() - used
-        name = "with" if effects else "without"
-        print(
-            f"one process, {name} sensor effects: {samples / wall:.1f} samples/s, "
-            f"{samples / used:.1f} per second of processor time"
-        )
-    parts(training, min(samples, 16))
-    with multiprocessing.Pool(workers, start) as pool:
-        pool.map(make, range(workers), chunksize=1)
-        wall = time.perf_counter()
-        pool.map(make, range(samples), chunksize=2)
-        wall = time.perf_counter() - wall
-    print(f"{workers} processes, with sensor effects: {samples / wall:.1f} samples/s")
-    spread(TrainingScenes(0, height=HEIGHT, width=WIDTH, effects=0), samples)
+    size = {"height": options.height, "width": options.width}
+    load = os.getloadavg()[0]
+    print(
+        f"{options.samples} samples of four {options.width} x {options.height} px views; "
+        f"{os.cpu_count()} cores, load {load:.1f}"
+    )
+    figures: dict[str, object] = {"samples": options.samples, **size, "load": load}
+    figures["one_core"] = one_core(TrainingScenes(0, **size), options.samples)
+    figures["parts_ms"] = parts(TrainingScenes(0, **size), options.samples)
+    figures["processes"] = scaling(size, options.samples, options.processes)
+    figures["spread"] = spread(TrainingScenes(0, effects=0, **size), options.samples)
+    if options.json:
+        write_atomically(options.json, (json.dumps(figures, indent=1) + "\n").encode())
     return 0
 
 
-_WORKER: list[TrainingScenes] = []
+def one_core(training: TrainingScenes, samples: int) -> dict[str, float]:
+    training[0]
+    wall, used = time.perf_counter(), time.process_time()
+    for index in range(samples):
+        training[index]
+    wall, used = time.perf_counter() - wall, time.process_time() - used
+    print(
+        f"\none process: {samples / wall:.1f} samples/s, {samples / used:.1f} a second of processor time "
+        f"(bar: {BAR:.0f})"
+    )
+    return {"samples_per_s": samples / wall, "samples_per_processor_s": samples / used}
 
 
-def start() -> None:
-    cv2.setNumThreads(1)
-    _WORKER[:] = [TrainingScenes(0, height=HEIGHT, width=WIDTH)]
-
-
-def make(index: int) -> int:
-    return len(_WORKER[0][index].name)
-
-
-def parts(training: TrainingScenes, samples: int) -> None:
-    """Processor time of each part of a sample, taken by timing the functions it is made of."""
+def parts(training: TrainingScenes, samples: int) -> dict[str, float]:
+    """Processor time of the parts of a sample, ms, taken by timing the functions it is made of."""
     spent: dict[str, float] = {}
 
     def timed(name: str, function: Callable) -> Callable:
@@ -78,8 +83,8 @@ def parts(training: TrainingScenes, samples: int) -> None:
         return call
 
     kept = Scene.view, View.image, scenes.sensor_effects, scenes._ground_truth
-    Scene.view = timed("visibility", kept[0])
-    View.image = timed("colour", kept[1])
+    Scene.view = timed("visibility, four views", kept[0])
+    View.image = timed("colour, four views", kept[1])
     scenes.sensor_effects = timed("sensor effects", kept[2])
     scenes._ground_truth = timed("ground truth", kept[3])
     used = time.process_time()
@@ -88,28 +93,85 @@ def parts(training: TrainingScenes, samples: int) -> None:
     used = time.process_time() - used
     Scene.view, View.image, scenes.sensor_effects, scenes._ground_truth = kept
     spent["layout"] = used - sum(spent.values())
-    listed = ", ".join(f"{name} {1000 * s / samples:.0f} ms" for name, s in spent.items())
-    print(f"a sample: {listed}")
+    spent["whole"] = used
+    each = {name: 1000 * seconds / samples for name, seconds in spent.items()}
+    print("\npart of a sample            ms      %")
+    for name, milliseconds in each.items():
+        print(f"{name:24s} {milliseconds:5.1f}  {100 * milliseconds / each['whole']:5.1f}")
+    return each
 
 
-def spread(training: TrainingScenes, samples: int) -> None:
-    truths = [training[index].ground_truth for index in range(samples)]
-    disparity = np.concatenate([truth.occ.disparity.ravel() for truth in truths])
-    flow = np.concatenate([np.linalg.norm(truth.occ.flow, axis=-1).ravel() for truth in truths])
-    for name, values, edges in (
-        ("disparity", disparity, DISPARITY_EDGES),
-        ("flow", flow, FLOW_EDGES),
-    ):
-        known = values[np.isfinite(values)]
-        share = 100 * np.histogram(known, edges)[0] / values.size
-        rows = (
-            f"{low}-{high}: {part:.1f} %"
-            for low, high, part in zip(edges[:-1], edges[1:], share, strict=True)
+_TRAINING: list[TrainingScenes] = []
+
+
+def _start(size: dict[str, int]) -> None:
+    cv2.setNumThreads(1)
+    _TRAINING[:] = [TrainingScenes(0, **size)]
+    _TRAINING[0][0]
+
+
+def _make(indices: range) -> float:
+    """Make samples; processor time, s."""
+    used = time.process_time()
+    for index in indices:
+        _TRAINING[0][index]
+    return time.process_time() - used
+
+
+def scaling(size: dict[str, int], samples: int, most: int) -> list[dict[str, float]]:
+    """Rates of 1, 2, 4, ... worker processes that make equally many samples each, against one's."""
+    counts = sorted({*(2**k for k in range(most.bit_length()) if 2**k <= most), most})
+    print("\nworkers  samples/s  of linear  a second of processor time, each")
+    rows: list[dict[str, float]] = []
+    # Not forked, as the trainer's.
+    context = multiprocessing.get_context("spawn")
+    for count in counts:
+        with context.Pool(count, _start, (size,)) as pool:
+            # All are ready when each has had something to do.
+            pool.map(_make, [range(1)] * count, chunksize=1)
+            wall = time.perf_counter()
+            # Small pieces, so that all end together.
+            pieces = [range(k, min(k + 4, count * samples)) for k in range(0, count * samples, 4)]
+            used = sum(pool.imap_unordered(_make, pieces))
+            wall = time.perf_counter() - wall
+        rate = count * samples / wall
+        ratio = rate / (count * rows[0]["samples_per_s"]) if rows else 1.0
+        own = count * samples / used
+        rows.append(
+            {
+                "workers": count,
+                "samples_per_s": rate,
+                "of_linear": ratio,
+                "samples_per_processor_s": own,
+            }
         )
-        print(f"{name}, px: {', '.join(rows)}; unknown: {100 - share.sum():.1f} %")
-    for name in ("disparity", "disparity_next", "flow"):
-        seen = np.mean([np.isfinite(getattr(truth.noc, name)).mean() for truth in truths])
-        print(f"visible for {name}: {100 * seen:.0f} % of the pixels")
+        print(f"{count:7d} {rate:10.1f} {ratio:10.2f} {own:33.1f}")
+    return rows
+
+
+def spread(training: TrainingScenes, samples: int) -> dict[str, object]:
+    """Shares of all pixels by disparity and by flow, per cent, and how many of them are visible in the other images."""
+    truths = [training[index].ground_truth for index in range(samples)]
+    found: dict[str, object] = {}
+    for name, edges in (
+        ("disparity", DISPARITY_EDGES),
+        ("disparity_next", DISPARITY_EDGES),
+        ("flow", FLOW_EDGES),
+    ):
+        maps = [getattr(truth.occ, name) for truth in truths]
+        values = np.concatenate(
+            [(np.linalg.norm(m, axis=-1) if m.ndim == 3 else m).ravel() for m in maps]
+        )
+        share = 100 * np.histogram(values[np.isfinite(values)], edges)[0] / values.size
+        seen = 100 * np.mean([np.isfinite(getattr(truth.noc, name)).mean() for truth in truths])
+        print(
+            f"\n{name}, px          % of pixels ({seen:.0f} % of all visible in the other images)"
+        )
+        for low, high, part in zip(edges[:-1], edges[1:], share, strict=True):
+            print(f"{low:7g} - {high:<7g} {part:6.2f}  {'#' * round(2 * part)}")
+        print(f"{'unknown':17s} {100 - share.sum():6.2f}")
+        found[name] = {"edges_px": edges, "percent": share.tolist(), "visible_percent": seen}
+    return found
 
 
 if __name__ == "__main__":

@@ -329,7 +329,7 @@ class _Builder:
         self.reach = focal * baseline
         # Half of the scenes have bodies as near as allowed; their motions are even or mostly small.
         self.disparity = settings.max_disparity * float(rng.choice([rng.uniform(0.2, 1), 1.0]))
-        self.flow = settings.max_flow * float(rng.uniform(0.02, 1.0) ** rng.choice([0.7, 2.5]))
+        self.flow = settings.max_flow * float(rng.uniform(0.02, 1.0) ** rng.choice([0.3, 2.5]))
         self.camera_motion = np.eye(4)
         self.natural = False
 
@@ -546,16 +546,18 @@ class _Builder:
     def flying(self, far: float) -> None:
         """A body with its own motion, or standing, at a random place of the image."""
         rng, camera = self.rng, self.camera
-        # Even in the logarithm and evenly: small disparities are common and large ones not rare.
-        if rng.random() < 0.35:
+        # Even in the logarithm, evenly, and near: small disparities are common and large ones not rare.
+        kind = rng.random()
+        if kind < 0.35:
             disparity = _log_uniform(rng, 1.3 * far, self.disparity)
         else:
-            disparity = float(rng.uniform(1.3 * far, self.disparity))
+            least = 1.3 * far if kind < 0.75 else 0.6 * self.disparity
+            disparity = float(rng.uniform(least, self.disparity))
         depth = self.reach / disparity
         pixels = _log_uniform(rng, 20, 0.75 * camera.width)
         size = pixels * depth / camera.fx
         # Bodies reach towards the camera: their front, not their middle, has the drawn disparity.
-        depth += 0.5 * size
+        depth += 0.35 * size
         x = rng.uniform(-0.1, 1.1) * camera.width
         y = rng.uniform(-0.1, 1.1) * camera.height
         before = _pose(_rotation(rng.normal(0, 0.9, 3)), self.point(x, y, depth))

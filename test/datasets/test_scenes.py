@@ -130,8 +130,8 @@ def test_tails_are_covered():
         flow.append(np.linalg.norm(occ.flow[::4, ::4], axis=-1).ravel())
     disparity, flow = np.concatenate(disparity), np.concatenate(flow)
     for values, edges, least in (
-        (disparity, (0, 4, 16, 64, 128, 192), 0.003),
-        (flow, (0, 4, 16, 64, 128, 250), 0.01),
+        (disparity, (0, 2, 8, 32, 96, 128, 160, 192), 0.01),
+        (flow, (0, 2, 8, 32, 64, 100, 150, 200, 250), 0.004),
     ):
         parts = np.histogram(values[np.isfinite(values)], edges)[0] / values.size
         assert parts.min() > least
