@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from dwarf_ros.viewing.viewer import (
     interrupted_by_signals,
     saved_recording,
     serving,
+    tell,
 )
 
 # Images that wait for their answer.
@@ -110,7 +112,7 @@ def view(
     port: int = PORT,
     save: Path | None = None,
     ros_arguments: list[str] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = tell,
 ) -> int:
     """Show in browsers what a running node publishes, until SIGINT or SIGTERM.
 
@@ -130,17 +132,17 @@ def view(
     """
     from dwarf_ros.ros.distro import prepare_environment
 
+    if not re.fullmatch(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?", namespace, re.ASCII):
+        raise InputError(
+            f"{namespace}: no such file, and no namespace of a node, expected one such as /stereo"
+        )
     prepare_environment()
     import rclpy
     from rclpy.node import Node
     from rclpy.signals import SignalHandlerOptions
 
     rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = Node("dwarf_viewer", namespace=namespace)
-    except Exception as error:  # rclpy has several types for a name that is none
-        rclpy.try_shutdown()
-        raise InputError(f"namespace: {' '.join(str(error).split())[:200]}") from None
+    node = Node("dwarf_viewer", namespace=namespace)
     name = f"live {node.get_namespace()}"
     try:
         with _recording(bind, port, save, name, say) as (recording, server):

@@ -113,6 +113,10 @@ def open_results(
         InputError: there is nothing of the kind, or the images or the ground truth are of something else.
     """
     source = Path(source)
+    if not source.exists():
+        raise InputError(
+            f"{source}: no such file or folder, expected a folder of results, a folder of stereo images or a bag"
+        )
     if is_prediction(source):
         return _predicted(source, images, ground_truth)
     if images is not None:
@@ -131,14 +135,7 @@ def open_results(
             )
         if recorded is not None:
             return recorded
-    try:
-        recording: Recording = open_sequence(source, namespace, remap)
-    except InputError as error:
-        if source.exists():
-            raise
-        raise InputError(
-            f"{error}, expected a folder of results, a folder of stereo images or a bag"
-        ) from None
+    recording = open_sequence(source, namespace, remap)
     return _estimated(source, recording, ground_truth, estimator, weights, engine)
 
 

@@ -231,12 +231,17 @@ def _rerun() -> Any:
     return rerun
 
 
+def tell(line: str) -> None:
+    """Print a line at once, also where nobody reads along."""
+    print(line, flush=True)
+
+
 def view_results(
     results: Results,
     bind: str = LOOPBACK,
     port: int = PORT,
     progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = tell,
 ) -> None:
     """Serve results to browsers until SIGINT or SIGTERM; a page that is open already sees them come.
 
@@ -307,7 +312,7 @@ def _add_all(results: Results, scene: Scene, progress: Callable[[int, int], None
 
 
 def view_file(
-    file: Path, bind: str = LOOPBACK, port: int = PORT, say: Callable[[str], None] = print
+    file: Path, bind: str = LOOPBACK, port: int = PORT, say: Callable[[str], None] = tell
 ) -> None:
     """Serve a recording (.rrd) to browsers until SIGINT or SIGTERM; arguments and errors as of `view_results`."""
     if not file.is_file():

@@ -16,8 +16,8 @@ pytest.importorskip("rerun", reason="rerun-sdk, the extra viz, is not installed"
 
 import rerun.chunk
 
-from dwarf_ros.ros.view import _figures
-from dwarf_ros.types import SceneFlow, StereoCamera
+from dwarf_ros.ros.view import _figures, view
+from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CAMERA = StereoCamera(fx=90, fy=90, cx=32, cy=16, cx_right=32, baseline=0.4, width=64, height=32)
@@ -123,3 +123,10 @@ def test_latency_and_drops_are_taken_from_the_diagnostics():
         "drops/not paired: no partner": 2.0,
         "drops/dropped: all": 4.0,
     }
+
+
+@pytest.mark.parametrize("namespace", ["/no.where", "/tmp/", "1"])
+def test_a_namespace_that_cannot_be_is_one_line(namespace):
+    with pytest.raises(InputError, match="namespace") as error:
+        view(namespace)
+    assert "\n" not in str(error.value)
