@@ -205,6 +205,55 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on from the folder's last checkpoint"
     )
 
+    distill = _command(
+        commands, "distill", _distill, "label a recording by a teacher, to learn from the labels"
+    )
+    distill.add_argument(
+        "source", type=Path, metavar="SOURCE", help="folder with stereo images, or bag"
+    )
+    distill.add_argument(
+        "--teacher",
+        required=True,
+        metavar="NAME",
+        help="dwarf, dwarf_lite, classical, auto, or folder: the maps of --maps",
+    )
+    distill.add_argument("--weights", type=Path, metavar="FILE", help="weights of a network")
+    distill.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="tensorflow, openvino or auto (default: auto)",
+    )
+    distill.add_argument(
+        "--maps",
+        type=Path,
+        metavar="DIR",
+        help="disp_0/, flow/ (and disp_1/, disp_right/, flow_back/) as KITTI's 16-bit PNGs, made elsewhere",
+    )
+    distill.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to fill; one that is begun is gone on with",
+    )
+    distill.add_argument(
+        "--threshold",
+        type=float,
+        default=1.0,
+        metavar="PX",
+        help="largest disagreement of left and right, forward and backward (default: 1)",
+    )
+    distill.add_argument(
+        "--hold-out",
+        type=float,
+        default=0.0,
+        metavar="PERCENT",
+        help="of the frames, the last ones, put apart to be judged by (default: 0)",
+    )
+    _add_topic_options(distill)
+    _add_workers_option(distill)
+
     bag = commands.add_parser("bag", help="rosbag2 recordings, without ROS")
     bag_commands = bag.add_subparsers(dest="bag_command", required=True, metavar="COMMAND")
     create = _command(
@@ -515,6 +564,34 @@ def _train(options: argparse.Namespace) -> int:
         print(f"{out}: stopped at step {outcome.step}; --resume goes on from there")
         return 130
     print(f"{outcome.weights}: after {outcome.step} steps")
+    return 0
+
+
+def _distill(options: argparse.Namespace) -> int:
+    from dwarf_ros.progress import show_progress
+    from dwarf_ros.training.distillation import distill
+
+    with show_progress("labelling") as report:
+        summary = distill(
+            options.source,
+            options.out,
+            options.teacher,
+            weights=options.weights,
+            engine=options.engine,
+            maps=options.maps,
+            threshold=options.threshold,
+            hold_out=options.hold_out,
+            namespace=options.namespace,
+            remap=_remap(options),
+            workers=options.workers,
+            progress=report,
+        )
+    density = ", ".join(f"{name} {percent:.1f} %" for name, percent in summary.density.items())
+    print(
+        f"{options.out}: {summary.pairs} pairs by {summary.teacher} on {summary.engine}, "
+        f"{summary.held_out} of them held out, {summary.labelled} labelled now in {summary.seconds:.1f} s; "
+        f"pixels with a label: {density}"
+    )
     return 0
 
 

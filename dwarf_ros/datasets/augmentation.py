@@ -47,6 +47,8 @@ class Augmentation:
         flip_probability: of turning the item upside down.
         photometric_probability: of an image getting gamma, brightness and colour of its own.
         gamma, brightness, colour: their ranges; colour is a factor for each channel.
+        grey_probability: of an item losing its colours.
+        noise: largest standard deviation of the noise of an item's images, grey levels; every second item has noise.
     """
 
     height: int
@@ -59,6 +61,8 @@ class Augmentation:
     gamma: tuple[float, float] = (0.8, 1.2)
     brightness: tuple[float, float] = (0.5, 2.0)
     colour: tuple[float, float] = (0.8, 1.2)
+    grey_probability: float = 0.0
+    noise: float = 0.0
 
 
 def make_item(sample: Sample) -> TrainingItem:
@@ -90,7 +94,7 @@ def augment(item: TrainingItem, settings: Augmentation, rng: np.random.Generator
     item = resized(item, settings.height, settings.width)
     if rng.random() < settings.flip_probability:
         item = flipped_vertically(item)
-    return recoloured(item, settings, rng)
+    return noisy(recoloured(item, settings, rng), settings, rng)
 
 
 def cropped(item: TrainingItem, top: int, left: int, height: int, width: int) -> TrainingItem:
@@ -151,6 +155,19 @@ def recoloured(
             shade = levels ** rng.uniform(*settings.gamma) * rng.uniform(*settings.brightness)
             table = np.clip(shade * rng.uniform(*settings.colour, 3), 0, 1)
             images[index] = cv2.LUT(image, np.rint(255 * table).astype(np.uint8)[None])
+    return replace(item, images=images)
+
+
+def noisy(item: TrainingItem, settings: Augmentation, rng: np.random.Generator) -> TrainingItem:
+    """Colours lost, or noise that is alike in the three channels, at random; the truth stays as it is."""
+    images = item.images
+    if rng.random() < settings.grey_probability:
+        grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+        images = np.repeat(np.stack(grey)[..., None], 3, axis=-1)
+    if settings.noise and rng.random() < 0.5:
+        noise = rng.standard_normal((*images.shape[:3], 1), np.float32)
+        noise *= np.float32(rng.uniform(0, settings.noise))
+        images = np.rint(np.clip(images + noise, 0, 255)).astype(np.uint8)
     return replace(item, images=images)
 
 

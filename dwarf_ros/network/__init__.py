@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dwarf_ros.network.presets import SIZE_MULTIPLE, Preset, find_preset
+from dwarf_ros.network.presets import SCALE_FACTOR, SIZE_MULTIPLE, Preset, find_preset
 from dwarf_ros.network.weights import load, save
 from dwarf_ros.types import InputError
 
@@ -35,9 +35,10 @@ def build(
         preset: name of the preset, or the preset itself.
         height: fixes the input's height, px, for engines that want it; None leaves it open.
         width: the same for its width, px.
-        all_levels: also answer with what losses of every level need: `level_6` down to the finest `level_2` or `level_3`,
-            batch x H / 2**level x W / 2**level x 4 (disparity, disparity_change, u, v), full-resolution px divided
-            by `presets.SCALE_FACTOR`.
+        all_levels: also answer with what losses read: `level_6` (or what is coarsest) down to the finest `level_2` or
+            `level_3`, and `level_0`, the full-size answer; batch x H / 2**level x W / 2**level x 4 (disparity,
+            disparity_change, u, v), full-resolution px divided by `presets.SCALE_FACTOR`; and for presets with `matching`
+            the `matches` of `decoder.Decoded`.
 
     Raises:
         InputError: an unknown preset, or a size that is not a multiple of 64 px.
@@ -59,18 +60,12 @@ def build(
     pyramid = encoder.encode(stacked, preset)
     of_levels = [keras.ops.split(features, len(INPUTS), axis=0) for features in pyramid]
     pyramids = [[level[image] for level in of_levels] for image in range(len(INPUTS))]
-    predictions = decoder.decode(pyramids, preset)
+    decoded = decoder.decode(pyramids, preset)
 
-    finest = predictions[preset.finest_level]
-    outputs = {
-        output: decoder.EnlargedMotion(preset, name=output)(finest[modality])
-        for output, modality in (
-            ("disparity", "disparity"),
-            ("disparity_change", "disparity_change"),
-            ("forward_flow", "optical_flow"),
-        )
-    }
+    names = ("disparity", "disparity_change", "forward_flow")
+    answer = decoder.Modalities(SCALE_FACTOR, "modalities")(decoded.levels[0])
+    outputs = dict(zip(names, answer, strict=True))
     if all_levels:
-        for level, motions in predictions.items():
-            outputs[f"level_{level}"] = decoder.concatenated(list(motions.values()))
+        outputs |= {f"level_{level}": motion for level, motion in decoded.levels.items()}
+        outputs |= decoded.matches
     return keras.Model(images, outputs, name=preset.name)

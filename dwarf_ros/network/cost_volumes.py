@@ -86,21 +86,27 @@ def _correlation(first: Tensor, second: Tensor, reach_y: int, reach_x: int) -> T
     def cut(rows: Tensor) -> Tensor:
         return ops.reshape(rows, (batch, -1, tile, channels))
 
-    first = cut(ops.pad(first, ((0, 0), (0, 0), (0, tile), (0, 0)))[:, :, :tiled_width, :])
+    # ops.slice, whose gradient TensorFlow computes several times faster than that of indexing.
+    first = ops.pad(first, ((0, 0), (0, 0), (0, tile), (0, 0)))
+    first = cut(ops.slice(first, (0, 0, 0, 0), (batch, height, tiled_width, channels)))
     second = ops.pad(second, ((0, 0), (reach_y, reach_y), (reach_x, 2 * tile), (0, 0)))
+    rows = (batch, height + 2 * reach_y, tiled_width, channels)
     windows = ops.concatenate(
-        [cut(second[:, :, start : start + tiled_width, :]) for start in (0, tile)], axis=2
+        [cut(ops.slice(second, (0, 0, start, 0), rows)) for start in (0, tile)], axis=2
     )
     windows = ops.transpose(windows, (0, 1, 3, 2))
+    size = (batch, height * tiles, channels, 2 * tile)
     products = [
-        ops.matmul(first, windows[:, j * tiles : (j + height) * tiles, :, :])
+        ops.matmul(first, ops.slice(windows, (0, j * tiles, 0, 0), size))
         for j in range(2 * reach_y + 1)
     ]
     # Pixel t of a tile meets columns t to t + 2 * reach_x of its window: a diagonal band. Read in rows that are one column
     # longer, the flattened product has row t moved t columns to the left, and the band is its first columns.
     flat = ops.stack([ops.reshape(product, (-1, 2 * tile**2)) for product in products], axis=1)
     flat = ops.pad(flat, ((0, 0), (0, 0), (0, tile)))
-    band = ops.reshape(flat, (-1, len(products), tile, 2 * tile + 1))[:, :, :, :side]
+    band = ops.reshape(flat, (-1, len(products), tile, 2 * tile + 1))
+    band = ops.slice(band, (0, 0, 0, 0), (batch * height * tiles, len(products), tile, side))
     band = ops.transpose(band, (0, 2, 1, 3))
     band = ops.reshape(band, (batch, height, tiled_width, len(products) * side))
-    return band[:, :, :width, :] / channels
+    size = (batch, height, width, len(products) * side)
+    return ops.slice(band, (0, 0, 0, 0), size) / channels

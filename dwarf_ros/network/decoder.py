@@ -7,6 +7,7 @@ disparities negative.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,9 +16,11 @@ from keras import ops
 from dwarf_ros.network.cost_volumes import correlation_1d, correlation_2d, correlation_3d
 from dwarf_ros.network.encoder import activated_convolution, leaky_relu
 from dwarf_ros.network.initializers import Initializer, bilinear, fan_in_normal
-from dwarf_ros.network.presets import COARSEST_LEVEL, SCALE_FACTOR, Preset
+from dwarf_ros.network.matching import GlobalMatching, LocalMatching, normalize_channels
+from dwarf_ros.network.presets import SCALE_FACTOR, Preset
 from dwarf_ros.network.warping import (
     enlarge_bilinear,
+    enlarge_convex,
     warp_along_disparity_zero_outside,
     warp_along_flow_border_replicated,
 )
@@ -28,19 +31,13 @@ MODALITIES = {"disparity": 1, "disparity_change": 1, "optical_flow": 2}
 """Channels of each of the three estimates, in the order of the scene-flow channels."""
 
 
-def normalize_channels(features: Tensor) -> Tensor:
-    """Features with zero mean and unit variance over the channels of each pixel; constant ones become zero."""
-    centred = features - ops.mean(features, axis=-1, keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-    return centred * ops.rsqrt(variance + 1e-4)
-
-
 class CostVolumes(keras.layers.Layer):
-    """Warps the features of one level with the coarser level's scene flow and correlates them.
+    """Warps the features of one level with a coarser scene flow and correlates them.
 
-    Input: features of left_t0, right_t0, left_t1, right_t1 (batch x H x W x C) and, below the coarsest level, the
-    upsampled scene flow (batch x H x W x 4). Output: batch x H x W x N, the activated volumes of stereo at t0, stereo
-    at t1, both over time (3D), and flow. Always float32, because coordinates are.
+    Input: features of left_t0, right_t0, left_t1, right_t1 (batch x H x W x C) and, unless the level is the first, the
+    scene flow so far (batch x H x W x 4). Output: batch x H x W x N, the volumes of stereo at t0, stereo at t1, both
+    over time (3D), and flow; activated, or for presets with `matching` correlation coefficients in [-1, 1]. Always
+    float32, because coordinates are.
     """
 
     def __init__(self, preset: Preset, level: int, name: str) -> None:
@@ -51,25 +48,32 @@ class CostVolumes(keras.layers.Layer):
     def call(self, inputs: list[Tensor]) -> Tensor:
         """The volumes, as described above."""
         left_t0, right_t0, left_t1, right_t1 = inputs[:4]
+        matching = self.preset.matching
         if len(inputs) == 5:
             scene_flow = inputs[4] * (SCALE_FACTOR / 2**self.level)
             disparity, disparity_change, u, v = ops.split(scene_flow, 4, axis=-1)
             flow = ops.concatenate([u, v], axis=-1)
             flow_to_right = ops.concatenate([u + disparity_change, v], axis=-1)
-            right_t0 = warp_along_disparity_zero_outside(right_t0, disparity)
+            if matching:
+                to_right = ops.concatenate([disparity, ops.zeros_like(disparity)], axis=-1)
+                right_t0 = warp_along_flow_border_replicated(right_t0, to_right)
+            else:
+                right_t0 = warp_along_disparity_zero_outside(right_t0, disparity)
             left_t1 = warp_along_flow_border_replicated(left_t1, flow)
             right_t1 = warp_along_flow_border_replicated(right_t1, flow_to_right)
-        if self.preset.normalize_features:
+        if matching:
             left_t0, right_t0, left_t1, right_t1 = map(
                 normalize_channels, (left_t0, right_t0, left_t1, right_t1)
             )
-        radius = self.preset.max_displacement
-        volume_t0 = leaky_relu(correlation_1d(left_t0, right_t0, radius))
-        volume_t1 = leaky_relu(correlation_1d(left_t1, right_t1, radius))
-        volume_3d = leaky_relu(
-            correlation_3d(volume_t0, volume_t1, radius, self.preset.max_depth_displacement)
-        )
-        volume_flow = leaky_relu(correlation_2d(left_t0, left_t1, radius))
+        radius, depth = self.preset.max_displacement, self.preset.max_depth_displacement
+
+        def activated(volume: Tensor) -> Tensor:
+            return volume if matching else leaky_relu(volume)
+
+        volume_t0 = activated(correlation_1d(left_t0, right_t0, radius))
+        volume_t1 = activated(correlation_1d(left_t1, right_t1, radius))
+        volume_3d = activated(correlation_3d(volume_t0, volume_t1, radius, depth))
+        volume_flow = activated(correlation_2d(left_t0, left_t1, radius))
         return ops.concatenate([volume_t0, volume_t1, volume_3d, volume_flow], axis=-1)
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
@@ -80,21 +84,38 @@ class CostVolumes(keras.layers.Layer):
 
 
 class EnlargedMotion(keras.layers.Layer):
-    """The finest level's prediction of one modality, in px and at the input's size; batch x H x W x C, float32."""
+    """The finest level's scene flow at the input's size; batch x H x W x C, float32, full-resolution px / SCALE_FACTOR.
+
+    Input: the scene flow of the grid and, for presets with `convex_enlargement`, the logits of `enlarge_convex`.
+    """
 
     def __init__(self, preset: Preset, name: str) -> None:
         super().__init__(name=name, dtype="float32")
         self.factor = 2**preset.finest_level
-        self.half_pixel_centers = preset.half_pixel_centers
 
-    def call(self, prediction: Tensor) -> Tensor:
-        """The prediction times SCALE_FACTOR, enlarged."""
-        return enlarge_bilinear(prediction * SCALE_FACTOR, self.factor, self.half_pixel_centers)
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        """The scene flow, enlarged."""
+        if len(inputs) == 2:
+            return enlarge_convex(inputs[0], inputs[1], self.factor)
+        return enlarge_bilinear(inputs[0], self.factor)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
         """The input's size."""
-        batch, *size, channels = input_shape
+        batch, *size, channels = input_shape[0]
         return (batch, *(side and side * self.factor for side in size), channels)
+
+
+class Modalities(keras.layers.Layer):
+    """Channels of a scene flow as one map for each of MODALITIES, times a factor; float32."""
+
+    def __init__(self, factor: float, name: str) -> None:
+        super().__init__(name=name, dtype="float32")
+        self.factor = factor
+
+    def call(self, scene_flow: Tensor) -> list[Tensor]:
+        """The maps, in the order of MODALITIES."""
+        motion = scene_flow * self.factor
+        return [motion[:, :, :, 0:1], motion[:, :, :, 1:2], motion[:, :, :, 2:4]]
 
 
 def prediction_convolution(features: Tensor, channels: int, name: str) -> Tensor:
@@ -112,26 +133,28 @@ def prediction_convolution(features: Tensor, channels: int, name: str) -> Tensor
     )(features)
 
 
-def concatenated(maps: list[Tensor]) -> Tensor:
-    """Maps joined along their channels."""
-    return keras.layers.Concatenate()(maps)
+def concatenated(maps: list[Tensor], dtype: str | None = None) -> Tensor:
+    """Maps joined along their channels; dtype None is that of the network."""
+    return keras.layers.Concatenate(dtype=dtype)(maps)
 
 
-def upsampled(maps: dict[str, Tensor], scope: str, initializer: Initializer) -> Tensor:
+def upsampled(
+    maps: dict[str, Tensor], scope: str, initializer: Initializer, dtype: str | None = None
+) -> Tensor:
     """Each modality's maps enlarged by two, to its number of channels, by a learned 4x4 transposed convolution; joined."""
-    return concatenated(
-        [
-            keras.layers.Conv2DTranspose(
-                channels,
-                4,
-                strides=2,
-                padding="same",
-                kernel_initializer=initializer,
-                name=f"{scope}.{_short(name)}",
-            )(maps[name])
-            for name, channels in MODALITIES.items()
-        ]
-    )
+    enlarged = [
+        keras.layers.Conv2DTranspose(
+            channels,
+            4,
+            strides=2,
+            padding="same",
+            kernel_initializer=initializer,
+            dtype=dtype,
+            name=f"{scope}.{_short(name)}",
+        )(maps[name])
+        for name, channels in MODALITIES.items()
+    ]
+    return concatenated(enlarged, dtype)
 
 
 def convolution_chain(x: Tensor, channels: tuple[int, ...], scope: str, dense: bool) -> Tensor:
@@ -152,25 +175,49 @@ def refined(prediction: Tensor, features: Tensor, preset: Preset, scope: str) ->
     return keras.layers.Add()([prediction, correction])
 
 
-def decode(pyramids: list[list[Tensor]], preset: Preset) -> dict[int, dict[str, Tensor]]:
-    """Scene flow of every level.
+@dataclass(frozen=True)
+class Decoded:
+    """What the decoder finds.
+
+    Attributes:
+        levels: level (coarsest first) to its scene flow, batch x H / 2**level x W / 2**level x 4, full-resolution px /
+            SCALE_FACTOR; level 0 is the finest one enlarged.
+        matches: of presets with `matching`, what `dwarf_ros.training.losses.matching_loss` reads: `global_stereo` and
+            `global_flow`, the logits of `GlobalMatching`; for each level `local_<level>`, the logits of `LocalMatching`, and
+            `centre_<level>`, the scene flow that they are around.
+    """
+
+    levels: dict[int, Tensor]
+    matches: dict[str, Tensor]
+
+
+def decode(pyramids: list[list[Tensor]], preset: Preset) -> Decoded:
+    """Scene flow of every level, and of the input's size.
 
     Args:
-        pyramids: features of levels 1 to 6 (`encode`) of left_t0, right_t0, left_t1, right_t1.
+        pyramids: features of the levels, from 1 (`encode`), of left_t0, right_t0, left_t1, right_t1.
         preset: the network's sizes.
-
-    Returns:
-        Level (coarsest first) -> "disparity", "disparity_change" (1 channel each), "optical_flow" (2 channels):
-        batch x H / 2**level x W / 2**level x channels, full-resolution px / SCALE_FACTOR.
     """
-    predictions: dict[int, dict[str, Tensor]] = {}
+    levels: dict[int, Tensor] = {}
+    matches: dict[str, Tensor] = {}
     from_coarser: list[Tensor] = []
-    for level in range(COARSEST_LEVEL, preset.finest_level - 1, -1):
+    if preset.matching:
+        coarsest = [pyramid[-1] for pyramid in pyramids]
+        matching = GlobalMatching(preset.coarsest_level, "decoder.matching")
+        *from_coarser, stereo, flow = matching(coarsest)
+        matches |= {"global_stereo": stereo, "global_flow": flow}
+    for level in range(preset.coarsest_level, preset.finest_level - 1, -1):
         block = f"decoder.block_{level}"
         scope = f"{block}.estimator"
         features = [pyramid[level - 1] for pyramid in pyramids]
         volumes = CostVolumes(preset, level, f"{block}.cost_volumes")(features + from_coarser[:1])
-        x = concatenated([volumes, features[0], *from_coarser]) if from_coarser else volumes
+        if preset.matching:
+            centre = from_coarser[0]
+            local = LocalMatching(level, preset.max_displacement, f"{block}.matching")
+            from_coarser[0], logits = local([volumes, centre])
+            matches |= {f"local_{level}": logits, f"centre_{level}": centre}
+        known = [volumes, features[0], *from_coarser] if from_coarser else [volumes]
+        x = concatenated(known) if from_coarser else volumes
         trunk = convolution_chain(x, preset.trunk_channels, scope, preset.dense)
 
         motions, hidden = {}, {}
@@ -178,19 +225,32 @@ def decode(pyramids: list[list[Tensor]], preset: Preset) -> dict[int, dict[str, 
             head = f"{scope}.{name}"
             hidden[name] = convolution_chain(trunk, preset.head_channels, head, preset.dense)
             motions[name] = prediction_convolution(hidden[name], channels, f"{head}.Conv")
+            if level == preset.finest_level or preset.matching:
+                context = f"{scope}.context_network_{_short(name)}"
+                motions[name] = refined(motions[name], hidden[name], preset, context)
+        levels[level] = concatenated(list(motions.values()), "float32")
+        if preset.matching:
+            levels[level] = keras.layers.Add(dtype="float32")([from_coarser[0], levels[level]])
+            split = Modalities(1.0, f"{block}.modalities")(levels[level])
+            motions = dict(zip(MODALITIES, split, strict=True))
         if level > preset.finest_level:
             from_coarser = [
-                upsampled(motions, f"{scope}.upsample_motion_vectors", bilinear),
+                upsampled(motions, f"{scope}.upsample_motion_vectors", bilinear, "float32"),
                 upsampled(
                     hidden, f"{scope}.upsample_features", fan_in_normal(1.0, transposed=True)
                 ),
             ]
-        else:
-            for name in MODALITIES:
-                context = f"{scope}.context_network_{_short(name)}"
-                motions[name] = refined(motions[name], hidden[name], preset, context)
-        predictions[level] = motions
-    return predictions
+    finest = [levels[preset.finest_level]]
+    if preset.convex_enlargement:
+        enlargement = keras.layers.Conv2D(
+            9 * 4**preset.finest_level,
+            1,
+            kernel_initializer=fan_in_normal(0.1),
+            name=f"{scope}.enlargement",
+        )
+        finest.append(enlargement(concatenated(list(hidden.values()))))
+    levels[0] = EnlargedMotion(preset, name="enlarged_motion")(finest)
+    return Decoded(levels, matches)
 
 
 def _short(modality: str) -> str:

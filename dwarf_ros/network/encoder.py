@@ -35,7 +35,7 @@ def activated_convolution(
 
 
 def encode(images: Tensor, preset: Preset) -> list[Tensor]:
-    """Features of levels 1 to 6.
+    """Features of every level, from 1.
 
     Args:
         images: batch x H x W x 3, float in [0, 1]; H and W multiples of 64.
@@ -49,7 +49,7 @@ def encode(images: Tensor, preset: Preset) -> list[Tensor]:
     for level, channels in enumerate(preset.encoder_channels, start=1):
         scope = f"Encoder.level_{level}"
         features = activated_convolution(features, channels, f"{scope}.Conv", stride=2)
-        for name in ("Conv_1", "Conv_2"):
-            features = activated_convolution(features, channels, f"{scope}.{name}")
+        for index in range(1, preset.encoder_convolutions):
+            features = activated_convolution(features, channels, f"{scope}.Conv_{index}")
         pyramid.append(features)
     return pyramid

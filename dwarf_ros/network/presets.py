@@ -6,16 +6,13 @@ from dataclasses import dataclass
 
 from dwarf_ros.types import InputError
 
-COARSEST_LEVEL = 6
-"""Level of the first estimate: 1 / 2**6 of the input's height and width."""
-
 SCALE_FACTOR = 20.0
 """Inside the network motions are full-resolution pixels divided by this, at every level."""
 
 NEGATIVE_SLOPE = 0.1
 """Slope of every leaky ReLU for negative values."""
 
-SIZE_MULTIPLE = 2**COARSEST_LEVEL
+SIZE_MULTIPLE = 64
 """Height and width of the input are multiples of this, px."""
 
 
@@ -26,68 +23,79 @@ class Preset:
     `dwarf` is the network as published (Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks
     Knowledge", AAAI 2020): 19.6 M parameters, 236.7 GMAC for 384 x 1280 px. It loads published checkpoints.
 
-    `dwarf_lite` is ours: 4.1 M parameters, 20.9 GMAC. It saves by stopping at level 3, a grid of 8 px, and by leaving out the
-    dense connections. The alternative of about equal cost, half the width down to level 2, has 2.0 M parameters,
-    matches with 16 channels at its finest level and spends most of its arithmetic there, while large motions are decided at
-    the coarse levels, where a teacher's estimates of the same level can be imitated one to one. It also takes longer (0.096 s
-    against 0.075 s a frame, bfloat16, two cores). The price is the grid: KITTI 2012's ground truth itself, averaged
-    over 8 px and enlarged again, has 1.3 to 2.1 % of outliers (3 px and 5 %), over 4 px 0.3 to 0.5 %. Features are
-    normalised before they are correlated, without which training from scratch hardly starts.
+    `dwarf_lite` is ours. It stops at level 3, a grid of 8 px, leaves out the dense connections, and is made to learn quickly:
+    at level 4 every pixel is matched with all others, each level adds to the motion so far the displacement that its
+    correlations speak for, and the convolutions only correct it. So its answers mean something before anything is learnt,
+    and its features can be taught directly to match. The full-size answer is a mixture, learnt for each pixel, of nearby
+    motions of the grid, so that edges stay sharp.
 
     Attributes:
         name: what files and options call it.
-        encoder_channels: feature channels of levels 1 to 6.
+        encoder_channels: feature channels of the levels, from 1; the last one is where the first estimate is made.
+        encoder_convolutions: of each level of the encoder, the first of which has stride 2.
         trunk_channels: of the convolutions that the three heads of a level share.
         head_channels: of the convolutions of each head before its prediction.
-        context_channels, context_dilations: of the context network that refines each prediction of the finest level.
+        context_channels, context_dilations: of the context network that refines each prediction of the finest level; with
+            `matching`, of every level.
         finest_level: where the estimate ends, before it is enlarged by 2**finest_level.
         dense: each convolution of trunk and heads appends its output to its input, instead of replacing it.
-        normalize_features: features have zero mean and unit variance over the channels of each pixel before images
-            are correlated, so that the correlation is a coefficient in [-1, 1].
-        half_pixel_centers: the last enlargement takes pixels as areas, which fits predictions trained against
-            area-averaged ground truth; False is TensorFlow 1's way: the corners' centres coincide.
+        matching: a level's motion is the coarser one's (at the coarsest level, that of matching each pixel with all others),
+            plus the mean of the displacements weighted by the softmax of their correlations, plus what the convolutions
+            find. Features are normalised before they are correlated (zero mean, unit variance over the channels of
+            each pixel), and the right image's border is replicated when it is warped. False: as published, what the
+            convolutions find alone.
+        convex_enlargement: each pixel of the answer is a mixture, learnt, of the 3 x 3 motions around it on the finest level's
+            grid; False enlarges bilinearly, as published.
         max_displacement: range of the correlations in x and y, pixels of the level.
         max_depth_displacement: range of the 3D correlation along the disparity axis, channels.
     """
 
     name: str
     encoder_channels: tuple[int, ...]
+    encoder_convolutions: int
     trunk_channels: tuple[int, ...]
     head_channels: tuple[int, ...]
     context_channels: tuple[int, ...]
     context_dilations: tuple[int, ...]
     finest_level: int
     dense: bool
-    normalize_features: bool
-    half_pixel_centers: bool
+    matching: bool
+    convex_enlargement: bool
     max_displacement: int = 4
     max_depth_displacement: int = 0
+
+    @property
+    def coarsest_level(self) -> int:
+        """Level of the first estimate: 1 / 2**level of the input's height and width."""
+        return len(self.encoder_channels)
 
 
 DWARF = Preset(
     name="dwarf",
     encoder_channels=(16, 32, 64, 96, 128, 196),
+    encoder_convolutions=3,
     trunk_channels=(128, 128, 96),
     head_channels=(64, 32),
     context_channels=(128, 128, 128, 96, 64, 32),
     context_dilations=(1, 2, 4, 8, 16, 1),
     finest_level=2,
     dense=True,
-    normalize_features=False,
-    half_pixel_centers=False,
+    matching=False,
+    convex_enlargement=False,
 )
 
 DWARF_LITE = Preset(
     name="dwarf_lite",
-    encoder_channels=(16, 32, 64, 96, 128, 128),
+    encoder_channels=(16, 32, 64, 128),
+    encoder_convolutions=2,
     trunk_channels=(128, 96, 64),
     head_channels=(48, 32),
-    context_channels=(64, 64, 64, 64, 48, 32),
-    context_dilations=(1, 2, 4, 8, 16, 1),
+    context_channels=(64, 64, 64, 48, 32),
+    context_dilations=(1, 2, 4, 8, 1),
     finest_level=3,
     dense=False,
-    normalize_features=True,
-    half_pixel_centers=True,
+    matching=True,
+    convex_enlargement=True,
 )
 
 PRESETS = {preset.name: preset for preset in (DWARF, DWARF_LITE)}

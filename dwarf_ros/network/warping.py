@@ -83,34 +83,60 @@ def warp_along_flow_border_replicated(image: Tensor, flow: Tensor) -> Tensor:
     return ops.cast((1.0 - y_fraction) * above + y_fraction * below, image.dtype)
 
 
-def enlarge_bilinear(maps: Tensor, factor: int, half_pixel_centers: bool = False) -> Tensor:
+def enlarge_bilinear(maps: Tensor, factor: int) -> Tensor:
     """Maps `factor` times as high and wide, bilinearly; the values are not scaled, the border is replicated.
+
+    Output pixel i is at i / factor of the input, as TensorFlow 1 does by default (align_corners = False).
 
     Args:
         maps: batch x H x W x C.
         factor: whole number, at least 1.
-        half_pixel_centers: False: output pixel i is at i / factor of the input, as TensorFlow 1 does by default
-            (align_corners = False); True: at (i + 0.5) / factor - 0.5, as OpenCV and TensorFlow 2 do.
 
     Returns:
         batch x (H * factor) x (W * factor) x C.
     """
     batch, height, width, channels = ops.shape(maps)
-    offset = 0.5 / factor - 0.5 if half_pixel_centers else 0.0
 
-    def phases(before: Tensor, here: Tensor, after: Tensor) -> list[Tensor]:
-        between = []
-        for phase in range(factor):
-            position = phase / factor + offset
-            neighbour, weight = (before, -position) if position < 0 else (after, position)
-            between.append(here * (1.0 - weight) + neighbour * weight)
-        return between
+    def phases(here: Tensor, after: Tensor) -> list[Tensor]:
+        weights = [phase / factor for phase in range(factor)]
+        return [here * (1.0 - weight) + after * weight for weight in weights]
 
-    above = ops.concatenate([maps[:, :1, :, :], maps[:, :-1, :, :]], axis=1)
     below = ops.concatenate([maps[:, 1:, :, :], maps[:, -1:, :, :]], axis=1)
-    tall = ops.stack(phases(above, maps, below), axis=2)
+    tall = ops.stack(phases(maps, below), axis=2)
     tall = ops.reshape(tall, (batch, height * factor, width, channels))
-    left = ops.concatenate([tall[:, :, :1, :], tall[:, :, :-1, :]], axis=2)
     right = ops.concatenate([tall[:, :, 1:, :], tall[:, :, -1:, :]], axis=2)
-    wide = ops.stack(phases(left, tall, right), axis=3)
+    wide = ops.stack(phases(tall, right), axis=3)
     return ops.reshape(wide, (batch, height * factor, width * factor, channels))
+
+
+def enlarge_convex(maps: Tensor, logits: Tensor, factor: int) -> Tensor:
+    """Maps `factor` times as high and wide; each output pixel is a mixture of the 3 x 3 input pixels around it.
+
+    Reference: Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020, section 3.3.
+
+    Args:
+        maps: batch x H x W x C; the border is replicated.
+        logits: batch x H x W x (factor * factor * 9); for each output pixel of an input pixel, row by row, the nine input
+            pixels, row by row, whose softmax are the weights.
+        factor: whole number, at least 1.
+
+    Returns:
+        batch x (H * factor) x (W * factor) x C.
+    """
+    batch, height, width, channels = ops.shape(maps)
+    tall = ops.concatenate([maps[:, :1, :, :], maps, maps[:, -1:, :, :]], axis=1)
+    padded = ops.concatenate([tall[:, :, :1, :], tall, tall[:, :, -1:, :]], axis=2)
+    around = ops.stack(
+        [
+            padded[:, row : row + height, column : column + width, :]
+            for row in range(3)
+            for column in range(3)
+        ],
+        axis=3,
+    )
+    weights = ops.softmax(ops.reshape(logits, (batch, height, width, factor * factor, 9)), axis=-1)
+    mixed = ops.reshape(
+        ops.matmul(weights, around), (batch, height, width, factor, factor, channels)
+    )
+    mixed = ops.transpose(mixed, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(mixed, (batch, height * factor, width * factor, channels))

@@ -42,13 +42,12 @@ class WeightsHeader:
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """Variables of a model that `build` made, under their names in a published checkpoint."""
-    variables = {}
-    for layer in model.layers:
-        if layer.weights:
-            scope = f"dwarf/{layer.name.replace('.', '/')}"
-            variables[f"{scope}/weights"] = layer.kernel
-            variables[f"{scope}/biases"] = layer.bias
-    return variables
+    published = {"kernel": "weights", "bias": "biases"}
+    return {
+        f"dwarf/{layer.name.replace('.', '/')}/{published.get(variable.name, variable.name)}": variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
 
 
 def save(model: keras.Model, file: str | Path, origin: str, half_precision: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dwarf_ros.datasets.augmentation import Augmentation
 from dwarf_ros.datasets.splits import DATASETS
-from dwarf_ros.network.presets import COARSEST_LEVEL, PRESETS, SIZE_MULTIPLE
+from dwarf_ros.network.presets import PRESETS, SIZE_MULTIPLE, Preset
 from dwarf_ros.types import InputError
 
 GENERATED = ("procedural", "drives")
@@ -25,17 +25,22 @@ class Data:
     """Samples with ground truth.
 
     Attributes:
-        source: `procedural` (random scenes), `drives` (procedural drives, a frame pair of each), or a data set's name.
+        source: `procedural` (random scenes), `drives` (procedural drives), or a data set's name.
         root: folder of a data set; left out for what is generated.
         split: part of a data set.
         seed: of what is generated.
         count: how many samples are generated; of a data set, how many at most are used (the first).
         height, width: size of what is generated, px.
+        frames: of each of the `drives`; every two neighbouring ones are a sample, and backwards in time another.
+        vary_cameras: `drives` of different focal lengths, baselines and frame rates, instead of those of one vehicle.
         max_disparity, max_flow: about the largest of `procedural`, px.
         drives: part of the scenes of `procedural` that are drives; the others are seen by a camera that moves freely.
         effects: strength of the sensor effects of `procedural`, from 0 to 1.
         images: half of the textures of `procedural` are parts of these photos: a folder, or "scikit-image" for those that
             come with that package.
+        cache: folder where generated samples are kept once they are rendered, about 4 MB each at 320 x 448 px; with a count
+            well below steps * batch_size most are then read back instead, with other crops and colours each time.
+            None keeps none.
     """
 
     source: str = "procedural"
@@ -45,11 +50,14 @@ class Data:
     count: int | None = None
     height: int = 320
     width: int = 448
+    frames: int = 2
+    vary_cameras: bool = False
     max_disparity: float = 192.0
     max_flow: float = 250.0
     drives: float = 0.4
     effects: float = 1.0
     images: str | None = None
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class Loss:
 
     Attributes:
         kind: `levels`: every level against the truth reduced by area averaging; `finest`: the full-size answer alone.
-        level_weights: weight of each level, for `levels`.
+        level_weights: weight of each level, for `levels`; level 0 is the full-size answer.
+        matching_weight: of the cross-entropy of the network's matches, for `levels` and presets that have them.
         weight: of the loss, for `finest`.
         flow_weight: factor of the terms of optical flow.
         regularization: factor of the sum of the squares of all weights.
@@ -66,6 +75,7 @@ class Loss:
 
     kind: Literal["levels", "finest"] = "levels"
     level_weights: dict[int, float] = field(default_factory=dict)
+    matching_weight: float = 0.0
     weight: float = 0.001
     flow_weight: float = 0.5
     regularization: float = 0.0
@@ -129,13 +139,14 @@ class TrainingConfig:
         precision: `float32`, or `mixed_bfloat16`, which keeps weights in float32 and computes in bfloat16.
         workers: processes that make batches; 0 makes them between the steps.
         log_every: steps that a line of the log tells the mean of.
-        data, augmentation, loss, optimizer, validation, checkpoints: see there; no validation where it is left out.
+        data: one or several; each pass takes every sample of all of them once.
+        augmentation, loss, optimizer, validation, checkpoints: see there; no validation where it is left out.
     """
 
     preset: str
     steps: int
     batch_size: int
-    data: Data
+    data: tuple[Data, ...]
     augmentation: Augmentation
     loss: Loss
     optimizer: Optimizer
@@ -206,9 +217,11 @@ def check_config(config: TrainingConfig) -> None:
         _expect(getattr(config, key) >= 0, key, getattr(config, key), ">= 0")
     if config.weights is not None:
         _expect(config.weights.is_file(), "weights", config.weights, "a file that exists")
-    _check_data(config.data, "data")
+    _expect(bool(config.data), "data", None, "at least one source")
+    for index, data in enumerate(config.data):
+        _check_data(data, f"data[{index}]" if len(config.data) > 1 else "data")
     _check_augmentation(config.augmentation)
-    _check_loss(config.loss, PRESETS[config.preset].finest_level)
+    _check_loss(config.loss, PRESETS[config.preset])
     _check_optimizer(config.optimizer)
     if config.validation is not None:
         _check_data(config.validation.data, "validation.data")
@@ -240,12 +253,16 @@ def _check_data(data: Data, key: str) -> None:
         _expect(data.count is not None, f"{key}.count", None, "how many samples to generate")
         _expect(data.root is None, f"{key}.root", data.root, f"none: {data.source} is generated")
         _expect(data.seed >= 0, f"{key}.seed", data.seed, ">= 0")
+        _expect(data.frames >= 2, f"{key}.frames", data.frames, ">= 2")
         for side in ("height", "width"):
             length = getattr(data, side)
             _expect(length >= SIZE_MULTIPLE, f"{key}.{side}", length, f">= {SIZE_MULTIPLE} px")
     else:
         found = data.root is not None and data.root.is_dir()
         _expect(found, f"{key}.root", data.root, f"a folder with {data.source}")
+        _expect(
+            data.cache is None, f"{key}.cache", data.cache, "none: the samples are files already"
+        )
 
 
 def _check_augmentation(settings: Augmentation) -> None:
@@ -257,20 +274,29 @@ def _check_augmentation(settings: Augmentation) -> None:
         low, high = getattr(settings, name)
         ordered = 0 < low <= high
         _expect(ordered, f"augmentation.{name}", [low, high], "two rising numbers > 0")
-    for name in ("zoom_probability", "flip_probability", "photometric_probability"):
+    for name in (
+        "zoom_probability",
+        "flip_probability",
+        "photometric_probability",
+        "grey_probability",
+    ):
         value = getattr(settings, name)
         _expect(0 <= value <= 1, f"augmentation.{name}", value, "from 0 to 1")
+    _expect(settings.noise >= 0, "augmentation.noise", settings.noise, ">= 0")
     _expect(settings.stretch >= 1, "augmentation.stretch", settings.stretch, ">= 1")
 
 
-def _check_loss(loss: Loss, finest_level: int) -> None:
+def _check_loss(loss: Loss, preset: Preset) -> None:
     if loss.kind == "levels":
-        levels = range(finest_level, COARSEST_LEVEL + 1)
-        expected = f"weights > 0 of some of the levels {finest_level} to {COARSEST_LEVEL}"
+        levels = (0, *range(preset.finest_level, preset.coarsest_level + 1))
+        expected = f"weights > 0 of some of the levels {', '.join(map(str, levels))}"
         fits = bool(loss.level_weights) and all(
             level in levels and weight > 0 for level, weight in loss.level_weights.items()
         )
         _expect(fits, "loss.level_weights", loss.level_weights, expected)
+    fits = loss.matching_weight == 0 or (loss.matching_weight > 0 and preset.matching)
+    expected = ">= 0" if preset.matching else f"0: {preset.name} has no matches to learn from"
+    _expect(fits, "loss.matching_weight", loss.matching_weight, expected)
     _expect(loss.weight > 0, "loss.weight", loss.weight, "> 0")
     _expect(loss.flow_weight >= 0, "loss.flow_weight", loss.flow_weight, ">= 0")
     _expect(loss.regularization >= 0, "loss.regularization", loss.regularization, ">= 0")
@@ -310,6 +336,8 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         return value
     if origin is tuple:
         open_ended = arguments[-1] is Ellipsis
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(arguments[0]):
+            return (_convert(value, arguments[0], key),)
         many = isinstance(value, list | tuple) and (open_ended or len(value) == len(arguments))
         wanted = "a list" if open_ended else f"a list of {len(arguments)} numbers"
         _expect(many, key, value, wanted)
@@ -344,6 +372,9 @@ def _convert_mapping(value: Any, kind: Any, key: str) -> Any:
 
 def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is bool:
+        _expect(isinstance(value, bool), key, value, "true or false")
+        return value
     if kind is float:
         # YAML 1.1 takes 1e-4 for text.
         if isinstance(value, str):

@@ -6,20 +6,24 @@ import multiprocessing
 import os
 import shutil
 import signal
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
-from dwarf_ros.datasets.augmentation import augment, make_item
+from dwarf_ros.datasets.augmentation import TrainingItem, augment, make_item
+from dwarf_ros.datasets.formats import write_atomically
 from dwarf_ros.datasets.procedural import ProceduralDrive
 from dwarf_ros.datasets.samples import Maps, Sample, SampleTruth
 from dwarf_ros.datasets.scenes import TrainingScenes
@@ -37,7 +41,7 @@ _ROOM = 1 << 30
 """Bytes that a folder in memory must have free: a container often has 64 MiB, too few for some batches."""
 
 # Words that keep the random numbers of different uses apart.
-_ORDER, _DRAWS = 1, 2
+_ORDER, _DRAWS, _CAMERAS = 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +67,41 @@ class Samples(Protocol):
 
 
 class DriveSamples:
-    """A frame pair of each of many procedural drives."""
+    """Neighbouring frames of procedural drives, forwards and backwards in time.
 
-    def __init__(self, seed: int, count: int, height: int, width: int) -> None:
+    Args:
+        seed: of the first drive; the others count up from it.
+        count: number of samples.
+        height, width: image size, px.
+        frames: of each drive; the samples are of its first pair of frames forwards, backwards, of its second pair, ...
+        vary_cameras: drives have focal lengths of 0.6 to 0.95 of the width, baselines of 0.35 to 0.7 m and 5 to 15 frames a
+            second, instead of those of `ProceduralDrive`.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        height: int,
+        width: int,
+        frames: int = 2,
+        vary_cameras: bool = False,
+    ) -> None:
         self._seed, self._count, self._size = seed, count, (height, width)
+        self._frames, self._vary_cameras = frames, vary_cameras
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample of drive seed + index; all its pixels are in `occ`, those seen in the other images in `noc`."""
+        """Sample of a drive; all its pixels are in `occ`, those seen in the other images in `noc`."""
         if not 0 <= index < self._count:
-            raise IndexError(f"no drive {index}, there are {self._count}")
-        height, width = self._size
-        drive = ProceduralDrive(self._seed + index, frames=2, height=height, width=width)
-        truth = drive.ground_truth(0, 1)
+            raise IndexError(f"no sample {index}, there are {self._count}")
+        number, place = divmod(index, 2 * (self._frames - 1))
+        drive = self._drive(self._seed + number)
+        pair = place // 2, place // 2 + 1
+        first, second = pair if place % 2 == 0 else pair[::-1]
+        truth = drive.ground_truth(first, second)
         flow = truth.scene_flow
         occ = Maps(flow.disparity, flow.disparity_next, flow.flow)
         noc = Maps(
@@ -85,8 +109,23 @@ class DriveSamples:
             _without(occ.disparity_next, truth.flow_occluded),
             _without(occ.flow, truth.flow_occluded),
         )
-        name = f"drive_{self._seed + index:06d}"
-        return Sample(name, drive[0], drive[1], SampleTruth(occ, noc))
+        name = f"drive_{self._seed + number:06d}_{first}_{second}"
+        return Sample(name, drive[first], drive[second], SampleTruth(occ, noc))
+
+    def _drive(self, seed: int) -> ProceduralDrive:
+        height, width = self._size
+        if not self._vary_cameras:
+            return ProceduralDrive(seed, self._frames, width, height)
+        rng = np.random.default_rng([seed, _CAMERAS])
+        return ProceduralDrive(
+            seed,
+            self._frames,
+            width,
+            height,
+            baseline=rng.uniform(0.35, 0.7),
+            focal_length=width * rng.uniform(0.6, 0.95),
+            rate=rng.uniform(5, 15),
+        )
 
 
 class _First:
@@ -100,6 +139,47 @@ class _First:
 
     def __getitem__(self, index: int) -> Sample:
         return self._samples[index]
+
+
+class Cached:
+    """Generated samples that are rendered once and then read from a folder, whole or not at all.
+
+    Raises:
+        InputError: the folder holds samples of other settings, or cannot be written.
+    """
+
+    def __init__(self, samples: Samples, settings: str, folder: Path) -> None:
+        self._samples, self._folder = samples, folder
+        file = folder / "settings.txt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                write_atomically(file, settings.encode())
+            found = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cache: {folder} cannot be used: {error.strerror}") from None
+        if found != settings:
+            raise InputError(f"cache: {folder} holds samples of {found}, expected {settings}")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def item(self, index: int) -> TrainingItem:
+        """The item of a sample."""
+        file = self._folder / f"{index:08d}.npz"
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return TrainingItem(arrays["images"], arrays["truth"])
+        except (OSError, ValueError, KeyError, BadZipFile):
+            # Not there yet, or damaged: made anew in either case.
+            item = make_item(self._samples[index])
+        content = BytesIO()
+        np.savez(content, images=item.images, truth=item.truth)
+        try:
+            write_atomically(file, content.getvalue())
+        except OSError as error:
+            raise InputError(f"cache: {file} cannot be written: {error.strerror}") from None
+        return item
 
 
 def open_samples(data: Data, key: str = "data") -> Samples:
@@ -116,16 +196,16 @@ def open_samples(data: Data, key: str = "data") -> Samples:
         samples = _open(data)
     except InputError as error:
         raise InputError(f"{key}: {error}") from None
-    if data.source in GENERATED:
-        return samples
-    if data.count is not None and data.count < len(samples):
+    if data.source not in GENERATED and data.count is not None and data.count < len(samples):
         return _First(samples, data.count)
     return samples
 
 
 def _open(data: Data) -> Samples:
     if data.source == "drives":
-        return DriveSamples(data.seed, data.count or 0, data.height, data.width)
+        return DriveSamples(
+            data.seed, data.count or 0, data.height, data.width, data.frames, data.vary_cameras
+        )
     if data.source == "procedural":
         return TrainingScenes(
             data.seed,
@@ -141,29 +221,62 @@ def _open(data: Data) -> Samples:
     return open_dataset(data.source, data.root or Path(), data.split)
 
 
-def check_batch_size(config: TrainingConfig, samples: Samples) -> None:
+class TrainingItems:
+    """All that a training learns from: the items of every source, one source after the other.
+
+    Raises:
+        InputError: a source cannot be opened.
+    """
+
+    def __init__(self, data: tuple[Data, ...]) -> None:
+        self._items: list[Callable[[int], TrainingItem]] = []
+        self._ends = [0]
+        for index, entry in enumerate(data):
+            key = f"data[{index}]" if len(data) > 1 else "data"
+            samples = open_samples(entry, key)
+            if entry.cache is None:
+                self._items.append(partial(_item, samples))
+            else:
+                # Neither the folder's own name nor how many are asked for changes a sample.
+                settings = str(replace(entry, cache=None, count=None))
+                self._items.append(Cached(samples, settings, entry.cache).item)
+            self._ends.append(self._ends[-1] + len(samples))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        source = bisect_right(self._ends, index) - 1
+        return self._items[source](index - self._ends[source])
+
+
+def _item(samples: Samples, index: int) -> TrainingItem:
+    return make_item(samples[index])
+
+
+def check_batch_size(config: TrainingConfig, items: TrainingItems) -> None:
     """Raise InputError where a batch is larger than the data set."""
-    if config.batch_size > len(samples):
+    if config.batch_size > len(items):
         raise InputError(
-            f"batch_size: got {config.batch_size}, expected no more than the {len(samples)} samples of data"
+            f"batch_size: got {config.batch_size}, expected no more than the {len(items)} samples of data"
         )
 
 
-def make_batch(config: TrainingConfig, samples: Samples, step: int) -> Batch:
+def make_batch(config: TrainingConfig, items: TrainingItems, step: int) -> Batch:
     """The batch of a step, counted from 0.
 
-    The samples come in an order of their own in every pass over them; what is drawn for one depends on how many came
+    The items come in an order of their own in every pass over them; what is drawn for one depends on how many came
     before it.
     """
     numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
-    items = []
+    augmented = []
     for number in numbers:
-        turn, place = divmod(number, len(samples))
-        sample = samples[int(_order(config.seed, turn, len(samples))[place])]
+        turn, place = divmod(number, len(items))
+        item = items[int(_order(config.seed, turn, len(items))[place])]
         rng = np.random.default_rng([config.seed, _DRAWS, number])
-        items.append(augment(make_item(sample), config.augmentation, rng))
-    truth = np.stack([item.truth for item in items])
-    return Batch(np.stack([item.images for item in items]), network_truth(truth))
+        augmented.append(augment(item, config.augmentation, rng))
+    truth = np.stack([item.truth for item in augmented])
+    return Batch(np.stack([item.images for item in augmented]), network_truth(truth))
 
 
 def network_truth(truth: np.ndarray) -> np.ndarray:
@@ -179,7 +292,7 @@ def network_images(images: np.ndarray) -> dict[str, np.ndarray]:
 
 @contextmanager
 def open_batches(
-    config: TrainingConfig, samples: Samples, first_step: int
+    config: TrainingConfig, items: TrainingItems, first_step: int
 ) -> Iterator[Iterator[Batch]]:
     """The batches of the steps from `first_step` to the last, in order; made by worker processes if there are any.
 
@@ -190,7 +303,7 @@ def open_batches(
     """
     steps = range(first_step, config.steps)
     if config.workers == 0:
-        yield (make_batch(config, samples, step) for step in steps)
+        yield (make_batch(config, items, step) for step in steps)
         return
     workers = _Workers(config)
     try:
@@ -272,23 +385,23 @@ def _memory() -> Path | None:
 
 
 _worker_config: TrainingConfig
-_worker_samples: Samples
+_worker_items: TrainingItems
 _worker_folder: Path
 
 
 def _start_worker(config: TrainingConfig, folder: Path) -> None:
-    global _worker_config, _worker_folder, _worker_samples
+    global _worker_config, _worker_folder, _worker_items
     import cv2
 
     # Ctrl-C reaches the whole group of processes, and the trainer still needs the batches under way to leave in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _worker_config, _worker_folder = config, folder
-    _worker_samples = open_samples(config.data)
+    _worker_items = TrainingItems(config.data)
 
 
 def _write_batch(step: int) -> None:
-    batch = make_batch(_worker_config, _worker_samples, step)
+    batch = make_batch(_worker_config, _worker_items, step)
     images, truth = _batch_files(_worker_folder, step)
     np.save(images, batch.images)
     np.save(truth, batch.truth)

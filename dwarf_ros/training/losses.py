@@ -9,6 +9,7 @@ Reference: Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,6 +93,75 @@ def finest_loss(
     return weight * _masked_l1(motion / SCALE_FACTOR, values, known, flow_weight)
 
 
+def matching_loss(outputs: Mapping[str, Tensor], truth: Tensor) -> Tensor:
+    """Cross-entropy between the true displacements and those that the network's correlations speak for.
+
+    For presets with `matching`: the mean over the pixels whose true partner is among the candidates, added up over the two
+    global and the three local matches of each level. A partner between candidates is divided between them linearly. The truth
+    is that of the pixel in the middle of each square of the level, not an average, which at an edge belongs to nothing. The
+    local match of the disparity at t1 counts where the flow is right within a pixel, elsewhere other points are matched.
+
+    Args:
+        outputs: of a network built with all_levels: `global_stereo`, `global_flow`, `local_4`, `centre_4`, ...
+        truth: as for `level_loss`.
+    """
+    losses = _global_matching_losses(outputs["global_stereo"], outputs["global_flow"], truth)
+    for name, logits in outputs.items():
+        kind, _, level = name.partition("_")
+        if kind == "local":
+            losses += _local_matching_losses(logits, outputs[f"centre_{level}"], truth)
+    return sum(losses)
+
+
+def _global_matching_losses(stereo: Tensor, flow: Tensor, truth: Tensor) -> list[Tensor]:
+    height, width = stereo.shape[1:3]
+    motion, known = _in_the_middle(truth, truth.shape[1] // height)
+    columns = ops.arange(width, dtype=truth.dtype)
+    rows = ops.arange(height, dtype=truth.dtype)
+    known_stereo, _, known_u, known_v = (known[..., channel] for channel in range(4))
+
+    right = columns + motion[..., 0]
+    stereo_loss = _cross_entropy(
+        stereo, _shares(right, columns), known_stereo * _within(right, columns)
+    )
+
+    x, y = columns + motion[..., 2], rows[:, None] + motion[..., 3]
+    shares = _shares(y, rows)[..., :, None] * _shares(x, columns)[..., None, :]
+    shares = ops.reshape(shares, (-1, height * width, height * width))
+    inside = known_u * known_v * _within(x, columns) * _within(y, rows)
+    return [stereo_loss, _cross_entropy(flow, shares, ops.reshape(inside, (-1, height * width)))]
+
+
+def _local_matching_losses(logits: Tensor, centre: Tensor, truth: Tensor) -> list[Tensor]:
+    factor = truth.shape[1] // logits.shape[1]
+    motion, known = _in_the_middle(truth, factor)
+    centre = ops.cast(ops.stop_gradient(centre), truth.dtype) * (SCALE_FACTOR / factor)
+    away = motion - centre
+    # Two rows and a plane of candidates: 2 * side + side**2 = (side + 1)**2 - 1.
+    side = math.isqrt(logits.shape[-1] + 1) - 1
+    steps = ops.arange(side, dtype=truth.dtype) - side // 2
+    of_disparity, of_change, of_flow = (
+        logits[..., :side],
+        logits[..., side : 2 * side],
+        logits[..., 2 * side :],
+    )
+    disparity, change, u, v = (away[..., channel] for channel in range(4))
+    known_disparity, known_change, known_u, known_v = (known[..., channel] for channel in range(4))
+    known_flow = known_u * known_v
+    followed = ops.cast((ops.abs(u) < 1) & (ops.abs(v) < 1), truth.dtype) * known_flow
+    shares = _shares(v, steps)[..., :, None] * _shares(u, steps)[..., None, :]
+    shares = ops.reshape(shares, (*of_flow.shape[:-1], side**2))
+    return [
+        _cross_entropy(
+            of_disparity, _shares(disparity, steps), known_disparity * _within(disparity, steps)
+        ),
+        _cross_entropy(
+            of_change, _shares(change, steps), known_change * _within(change, steps) * followed
+        ),
+        _cross_entropy(of_flow, shares, known_flow * _within(u, steps) * _within(v, steps)),
+    ]
+
+
 def squared_weights(weights: list[Tensor]) -> Tensor:
     """Sum of the squares of all weights, which the published training adds to the loss 0.0004 times."""
     return sum(ops.sum(ops.square(weight)) for weight in weights)
@@ -109,3 +179,27 @@ def _masked_l1(prediction: Tensor, truth: Tensor, known: Tensor, flow_weight: fl
     error = ops.abs(ops.cast(prediction, truth.dtype) - truth / SCALE_FACTOR) * known
     weights = ops.convert_to_tensor([1.0, 1.0, flow_weight, flow_weight], dtype=truth.dtype)
     return ops.mean(ops.sum(error * weights, axis=(1, 2, 3)))
+
+
+def _in_the_middle(truth: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Truth of the middle of each square of factor x factor pixels, pixels of the level, and where it is known."""
+    values, known = _known(truth[:, factor // 2 :: factor, factor // 2 :: factor])
+    return values / factor, known
+
+
+def _shares(positions: Tensor, candidates: Tensor) -> Tensor:
+    """Shares of the candidates, one apart, in each position between them: ... x number of candidates."""
+    return ops.relu(1.0 - ops.abs(positions[..., None] - candidates))
+
+
+def _within(positions: Tensor, candidates: Tensor) -> Tensor:
+    """1 where a position is between the first and the last candidate, else 0."""
+    return ops.cast((positions >= candidates[0]) & (positions <= candidates[-1]), positions.dtype)
+
+
+def _cross_entropy(logits: Tensor, shares: Tensor, known: Tensor) -> Tensor:
+    """Mean over the known pixels of the cross-entropy of the logits' softmax with the shares; 0 where none is known."""
+    log_probability = ops.log_softmax(ops.cast(logits, shares.dtype), axis=-1)
+    # Candidates that are impossible have no share, but 0 times their logit must not become large.
+    losses = -ops.sum(shares * ops.maximum(log_probability, -30.0), axis=-1)
+    return ops.sum(losses * known) / ops.maximum(ops.sum(known), 1.0)

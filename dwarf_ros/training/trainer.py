@@ -37,13 +37,19 @@ from dwarf_ros.training.config import TrainingConfig, check_config, config_value
 from dwarf_ros.training.data import (
     Batch,
     Samples,
+    TrainingItems,
     check_batch_size,
     network_images,
     network_truth,
     open_batches,
     open_samples,
 )
-from dwarf_ros.training.losses import finest_loss, multilevel_loss, squared_weights
+from dwarf_ros.training.losses import (
+    finest_loss,
+    matching_loss,
+    multilevel_loss,
+    squared_weights,
+)
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.visualization import scene_flow_panel
 
@@ -109,8 +115,8 @@ def train(
             written, or the loss is no longer finite.
     """
     check_config(config)
-    samples = open_samples(config.data)
-    check_batch_size(config, samples)
+    items = TrainingItems(config.data)
+    check_batch_size(config, items)
     held_out = (
         open_samples(config.validation.data, "validation.data") if config.validation else None
     )
@@ -123,7 +129,7 @@ def train(
     run.begin()
     report = progress or (lambda done, total: None)
     report(run.state.step, config.steps)
-    with _signals() as stop, open_batches(config, samples, run.state.step) as batches:
+    with _signals() as stop, open_batches(config, items, run.state.step) as batches:
         while run.state.step < config.steps and not stop.is_set():
             started = time.monotonic()
             batch = next(batches)
@@ -335,7 +341,8 @@ class _Run:
 
     def _save(self, file: Path) -> None:
         with averaged_weights(self._model):
-            origin = f"dwarf train, {self._config.data.source}, step {self.state.step}"
+            sources = ", ".join(data.source for data in self._config.data)
+            origin = f"dwarf train, {sources}, step {self.state.step}"
             network.save(self._model, file, origin)
 
     def _validate(self) -> None:
@@ -380,7 +387,10 @@ def _loss(config: TrainingConfig, outputs: Any, truth: Any) -> Any:
     loss = config.loss
     if loss.kind == "finest":
         return finest_loss(outputs, truth, loss.weight, loss.flow_weight)
-    return multilevel_loss(outputs, truth, loss.level_weights, loss.flow_weight)
+    total = multilevel_loss(outputs, truth, loss.level_weights, loss.flow_weight)
+    if loss.matching_weight:
+        total = total + loss.matching_weight * matching_loss(outputs, truth)
+    return total
 
 
 def _optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:

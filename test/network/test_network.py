@@ -43,7 +43,7 @@ def test_published_forward_pass_is_reproduced(golden_model, golden, assert_golde
         "disparity": (128, 192),
         "disparity_change": (128, 192),
         "forward_flow": (128, 192),
-    } | {f"level_{level}": (128 >> level, 192 >> level) for level in range(2, 7)}
+    } | {f"level_{level}": (128 >> level, 192 >> level) for level in (0, *range(2, 7))}
 
 
 def test_published_forward_pass_is_reproduced_under_jax(golden_model, assert_golden, tmp_path):
@@ -109,10 +109,15 @@ def test_fixed_size_is_the_size_of_the_model():
         "disparity": (None, 64, 192, 1),
         "disparity_change": (None, 64, 192, 1),
         "forward_flow": (None, 64, 192, 2),
-        "level_6": (None, 1, 3, 4),
-        "level_5": (None, 2, 6, 4),
         "level_4": (None, 4, 12, 4),
         "level_3": (None, 8, 24, 4),
+        "level_0": (None, 64, 192, 4),
+        "global_stereo": (None, 4, 12, 12),
+        "global_flow": (None, 4 * 12, 4 * 12),
+        "local_4": (None, 4, 12, 99),
+        "centre_4": (None, 4, 12, 4),
+        "local_3": (None, 8, 24, 99),
+        "centre_3": (None, 8, 24, 4),
     }
 
 

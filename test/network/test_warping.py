@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from dwarf_ros.network.warping import (
     enlarge_bilinear,
+    enlarge_convex,
     warp_along_disparity_zero_outside,
     warp_along_flow_border_replicated,
 )
@@ -113,16 +113,13 @@ def test_signs_of_the_motions():
     size=sizes,
     factor=st.sampled_from([1, 2, 3, 4, 8]),
     seed=st.integers(0, 99),
-    half_pixel=st.booleans(),
 )
-def test_enlargement_is_interpolation_at_the_convention_s_positions(size, factor, seed, half_pixel):
+def test_enlargement_is_interpolation_at_the_convention_s_positions(size, factor, seed):
     maps = np.random.default_rng(seed).normal(size=size).astype(np.float32)
     batch, height, width, channels = size
 
     def positions(length):
-        fine = np.arange(length * factor)
-        coarse = (fine + 0.5) / factor - 0.5 if half_pixel else fine / factor
-        return np.clip(coarse, 0, length - 1)
+        return np.clip(np.arange(length * factor) / factor, 0, length - 1)
 
     expected = np.empty((batch, height * factor, width * factor, channels))
     for b, c in np.ndindex(batch, channels):
@@ -132,17 +129,37 @@ def test_enlargement_is_interpolation_at_the_convention_s_positions(size, factor
         expected[b, :, :, c] = np.stack(
             [np.interp(positions(height), np.arange(height), column) for column in rows.T], axis=1
         )
-    enlarged = np.asarray(enlarge_bilinear(maps, factor, half_pixel_centers=half_pixel))
+    enlarged = np.asarray(enlarge_bilinear(maps, factor))
     np.testing.assert_allclose(enlarged, expected, atol=1e-5)
 
 
-def test_enlargement_agrees_with_tensorflow_1_and_opencv():
+def test_enlargement_agrees_with_tensorflow_1():
     tf = pytest.importorskip("tensorflow")
     maps = np.random.default_rng(2).normal(size=(2, 6, 10, 2)).astype(np.float32)
     of_tensorflow = tf.raw_ops.ResizeBilinear(
         images=maps, size=(24, 40), align_corners=False, half_pixel_centers=False
     )
     np.testing.assert_allclose(np.asarray(enlarge_bilinear(maps, 4)), of_tensorflow, atol=1e-5)
-    of_opencv = cv2.resize(maps[0], (80, 48), interpolation=cv2.INTER_LINEAR)
-    enlarged = np.asarray(enlarge_bilinear(maps, 8, half_pixel_centers=True))
-    np.testing.assert_allclose(enlarged[0], of_opencv, atol=1e-4)
+
+
+@quick
+@given(size=sizes, factor=st.sampled_from([1, 2, 8]), seed=st.integers(0, 99))
+def test_convex_enlargement_mixes_the_nine_pixels_around(size, factor, seed):
+    rng = np.random.default_rng(seed)
+    batch, height, width, channels = size
+    maps = rng.normal(size=size).astype(np.float32)
+    logits = rng.normal(size=(batch, height, width, factor * factor * 9)).astype(np.float32)
+    enlarged = np.asarray(enlarge_convex(maps, logits, factor))
+    assert enlarged.shape == (batch, height * factor, width * factor, channels)
+    b, y, x = (int(rng.integers(n)) for n in (batch, height * factor, width * factor))
+    row, column = y // factor, x // factor
+    around = [
+        maps[b, min(max(row + j, 0), height - 1), min(max(column + i, 0), width - 1)]
+        for j in (-1, 0, 1)
+        for i in (-1, 0, 1)
+    ]
+    place = (y % factor) * factor + x % factor
+    weights = np.exp(logits[b, row, column, 9 * place : 9 * place + 9])
+    np.testing.assert_allclose(
+        enlarged[b, y, x], weights @ np.array(around) / weights.sum(), atol=1e-5
+    )

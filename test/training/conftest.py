@@ -11,15 +11,16 @@ HEIGHT, WIDTH = 64, 128
 # Two levels of a few channels: every kind of layer is there, and it is compiled in seconds.
 TINY = Preset(
     name="tiny",
-    encoder_channels=(4, 4, 6, 6, 8, 8),
+    encoder_channels=(4, 4, 6, 6, 8),
+    encoder_convolutions=2,
     trunk_channels=(8,),
     head_channels=(6,),
     context_channels=(6,),
     context_dilations=(1,),
-    finest_level=5,
+    finest_level=4,
     dense=False,
-    normalize_features=True,
-    half_pixel_centers=True,
+    matching=True,
+    convex_enlargement=True,
 )
 
 
@@ -66,7 +67,11 @@ def settings(rendered, tiny_preset):
             "batch_size": 2,
             "data": {"source": "flyingthings3d", "root": str(rendered)},
             "augmentation": {"height": HEIGHT, "width": WIDTH, "flip_probability": 0.5},
-            "loss": {"level_weights": {6: 0.32, 5: 0.08}, "regularization": 1e-4},
+            "loss": {
+                "level_weights": {5: 0.08, 4: 0.02, 0: 0.0003},
+                "matching_weight": 1.0,
+                "regularization": 1e-4,
+            },
             "optimizer": {"learning_rate": 1e-3},
         }
         for key, change in changes.items():

@@ -7,6 +7,7 @@ from keras import ops
 from dwarf_ros.training.losses import (
     finest_loss,
     level_loss,
+    matching_loss,
     multilevel_loss,
     reduce_by_area,
     squared_weights,
@@ -79,7 +80,7 @@ def random_truth(rng):
     return truth
 
 
-@pytest.mark.parametrize("kind", ["levels", "finest"])
+@pytest.mark.parametrize("kind", ["levels", "finest", "matching"])
 def test_gradients_agree_with_finite_differences(kind):
     tf = pytest.importorskip("tensorflow")
     rng = np.random.default_rng(1)
@@ -90,6 +91,17 @@ def test_gradients_agree_with_finite_differences(kind):
 
         def loss(outputs):
             return multilevel_loss(outputs, truth, weights)
+    elif kind == "matching":
+        # Scene flow that the local candidates are around is not learnt from them: it would be led to what they see.
+        centre = rng.normal(0, 1, (2, 8, 16, 4))
+        shapes = {
+            "global_stereo": (2, 4, 8, 8),
+            "global_flow": (2, 32, 32),
+            "local_3": (2, 8, 16, 99),
+        }
+
+        def loss(outputs):
+            return matching_loss({**outputs, "centre_3": centre}, truth)
     else:
         channels = {"disparity": 1, "disparity_change": 1, "forward_flow": 2}
         shapes = {name: (2, 64, 128, count) for name, count in channels.items()}
@@ -131,3 +143,75 @@ def test_unknown_truth_reaches_no_gradient():
         value = level_loss(prediction, truth, 0.5)
     assert float(value) == 0
     assert not np.any(tape.gradient(value, prediction))
+
+
+def matches(truth, logit=0.0, centre=None):
+    """What a network answers that finds every partner with a logit, at levels of 16 px (global) and 8 px (local)."""
+    batch, height, width, _ = truth.shape
+    h, w = height // 16, width // 16
+    coarse = truth[:, 8::16, 8::16] / 16
+    stereo, flow = np.zeros((batch, h, w, w)), np.zeros((batch, h, w, h, w))
+    for b, y, x in np.ndindex(batch, h, w):
+        d, _, u, v = coarse[b, y, x]
+        if np.isfinite(d) and 0 <= round(x + d) < w:
+            stereo[b, y, x, round(x + d)] = logit
+        if np.isfinite(u) and 0 <= round(x + u) < w and 0 <= round(y + v) < h:
+            flow[b, y, x, round(y + v), round(x + u)] = logit
+    fine = truth[:, 4::8, 4::8] / 8
+    centre = np.zeros_like(fine) if centre is None else centre
+    local = np.zeros((*fine.shape[:3], 99))
+    for b, y, x in np.ndindex(*fine.shape[:3]):
+        d, c, u, v = fine[b, y, x] - centre[b, y, x] * 20 / 8
+        for channel, step in ((0, d), (9, c)):
+            if abs(step) <= 4:
+                local[b, y, x, channel + 4 + round(step)] = logit
+        if abs(u) <= 4 and abs(v) <= 4:
+            local[b, y, x, 18 + 9 * (4 + round(v)) + 4 + round(u)] = logit
+    return {
+        "global_stereo": stereo,
+        "global_flow": flow.reshape(batch, h * w, h * w),
+        "local_3": local,
+        "centre_3": centre,
+        "level_3": np.zeros_like(fine),
+    }
+
+
+def test_matches_without_preference_cost_the_logarithm_of_their_number():
+    truth = np.zeros((1, 64, 96, 4))
+    expected = np.log(6) + np.log(4 * 6) + 2 * np.log(9) + np.log(81)
+    assert float(matching_loss(matches(truth), truth)) == pytest.approx(expected)
+
+
+def test_right_matches_cost_nothing_and_wrong_ones_do():
+    truth = np.tile([-16.0, -8.0, 16.0, 0.0], (1, 64, 96, 1))
+    centre = np.broadcast_to(truth[:, 4::8, 4::8] / 20, (1, 8, 12, 4))
+    right = matches(truth, 25, centre)
+    assert float(matching_loss(right, truth)) < 1e-6
+    for name in ("global_stereo", "global_flow", "local_3"):
+        wrong = {**right, name: np.roll(right[name], 1, axis=-1)}
+        assert float(matching_loss(wrong, truth)) > 20
+
+
+def test_a_partner_between_candidates_is_divided_between_them():
+    truth = np.tile([-8.0, 0.0, 0.0, 0.0], (1, 16, 64, 1))
+    outputs = matches(truth, 25)
+    columns = np.arange(4)
+    # Half a pixel to the left of its own column: that one and the one before it share.
+    shared = np.full((1, 1, 4, 4), -25.0)
+    shared[..., columns, columns] = 0
+    shared[..., columns[1:], columns[:-1]] = 0
+    outputs["global_stereo"] = shared
+    assert float(matching_loss(outputs, truth)) == pytest.approx(np.log(2), abs=1e-3)
+
+
+def test_what_is_unknown_or_out_of_reach_is_not_learnt():
+    truth = np.full((1, 32, 64, 4), NAN)
+    assert float(matching_loss(matches(np.zeros_like(truth)), truth)) == 0
+    far = np.tile([-500.0, -500.0, 500.0, 500.0], (1, 32, 64, 1))
+    assert float(matching_loss(matches(np.zeros_like(far)), far)) == 0
+    # The local flow starts 1.5 px of the level away from the truth, so that the disparity at t1 was matched elsewhere.
+    lost = np.tile([0.0, 0.0, 12.0, 0.0], (1, 32, 64, 1))
+    outputs = matches(lost, 25)
+    before = float(matching_loss(outputs, lost))
+    outputs["local_3"][..., 9:18] = np.roll(outputs["local_3"][..., 9:18], 1, axis=-1)
+    assert float(matching_loss(outputs, lost)) == before

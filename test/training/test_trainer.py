@@ -17,7 +17,7 @@ from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.training.checkpoints import find_checkpoints
 from dwarf_ros.training.config import parse_config
-from dwarf_ros.training.data import make_batch, open_samples
+from dwarf_ros.training.data import TrainingItems, make_batch, open_samples
 from dwarf_ros.training.trainer import (
     averaged_weights,
     make_model,
@@ -130,8 +130,8 @@ def test_one_sample_is_learnt(settings):
     plain = {"zoom_probability": 0, "photometric_probability": 0, "flip_probability": 0}
     changes = {"data": {"count": 1}, "batch_size": 1, "steps": 60, "augmentation": plain}
     config = parse_config(settings(**changes, optimizer={"learning_rate": 1e-2, "schedule": "cosine"}))  # fmt: skip
-    samples = open_samples(config.data)
-    batch = make_batch(config, samples, 0)
+    samples = open_samples(*config.data)
+    batch = make_batch(config, TrainingItems(config.data), 0)
     model = make_model(config)
     for step in range(config.steps):
         train_step(model, config, batch, step)
@@ -147,12 +147,12 @@ def test_one_sample_is_learnt(settings):
 
 def test_averages_replace_the_weights_only_while_they_are_asked_for(eager, full):
     config = parse_config(full())
-    samples = open_samples(config.data)
+    items = TrainingItems(config.data)
     model = make_model(config)
     kernel = next(iter(named_variables(model).values()))
     history = []
     for step in range(2):
-        train_step(model, config, make_batch(config, samples, step), step)
+        train_step(model, config, make_batch(config, items, step), step)
         history.append(np.array(kernel.numpy()))
     with averaged_weights(model):
         assert np.allclose(kernel.numpy(), (history[0] + history[1]) / 2, atol=1e-7)
@@ -170,7 +170,7 @@ def test_weights_to_start_from_and_mixed_precision(eager, settings, tmp_path):
     for name, values in tensors(first).items():
         assert variables[name].dtype == "float32"
         assert np.array_equal(variables[name].numpy(), values)
-    batch = make_batch(config, open_samples(config.data), 0)
+    batch = make_batch(config, TrainingItems(config.data), 0)
     losses = [train_step(model, config, batch, step) for step in range(3)]
     assert losses[2] < losses[0]
 
@@ -187,13 +187,13 @@ from dwarf_ros.network.presets import PRESETS, Preset
 values, preset = json.load(sys.stdin)
 PRESETS["tiny"] = Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in preset.items()})
 from dwarf_ros.training.config import parse_config
-from dwarf_ros.training.data import make_batch, open_samples
+from dwarf_ros.training.data import TrainingItems, make_batch
 from dwarf_ros.training.trainer import make_model, train_step
 values["loss"]["level_weights"] = {int(k): v for k, v in values["loss"]["level_weights"].items()}
 config = parse_config(values)
-samples = open_samples(config.data)
+items = TrainingItems(config.data)
 model = make_model(config)
-print(json.dumps([train_step(model, config, make_batch(config, samples, s), s) for s in range(3)]))
+print(json.dumps([train_step(model, config, make_batch(config, items, s), s) for s in range(3)]))
 """
 
 
@@ -204,9 +204,9 @@ def test_both_backends_have_the_same_first_losses(eager, full):
 
     values = full()
     config = parse_config(values)
-    samples = open_samples(config.data)
+    items = TrainingItems(config.data)
     model = make_model(config)
-    here = [train_step(model, config, make_batch(config, samples, s), s) for s in range(3)]
+    here = [train_step(model, config, make_batch(config, items, s), s) for s in range(3)]
 
     other = "tensorflow" if keras.backend.backend() == "jax" else "jax"
     answer = subprocess.run(
