@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    size = {"height": options.height, "width": options.width}
+    size: dict[str, Any] = {"height": options.height, "width": options.width}
     load = os.getloadavg()[0]
     print(
         f"{options.samples} samples of four {options.width} x {options.height} px views; "
@@ -104,7 +105,7 @@ def parts(training: TrainingScenes, samples: int) -> dict[str, float]:
 _TRAINING: list[TrainingScenes] = []
 
 
-def _start(size: dict[str, int]) -> None:
+def _start(size: dict[str, Any]) -> None:
     cv2.setNumThreads(1)
     _TRAINING[:] = [TrainingScenes(0, **size)]
     _TRAINING[0][0]
@@ -118,7 +119,7 @@ def _make(indices: range) -> float:
     return time.process_time() - used
 
 
-def scaling(size: dict[str, int], samples: int, most: int) -> list[dict[str, float]]:
+def scaling(size: dict[str, Any], samples: int, most: int) -> list[dict[str, float]]:
     """Rates of 1, 2, 4, ... worker processes that make equally many samples each, against one's."""
     counts = sorted({*(2**k for k in range(most.bit_length()) if 2**k <= most), most})
     print("\nworkers  samples/s  of linear  a second of processor time, each")
@@ -151,19 +152,20 @@ def scaling(size: dict[str, int], samples: int, most: int) -> list[dict[str, flo
 
 def spread(training: TrainingScenes, samples: int) -> dict[str, object]:
     """Shares of all pixels by disparity and by flow, per cent, and how many of them are visible in the other images."""
-    truths = [training[index].ground_truth for index in range(samples)]
+    made = (training[index].ground_truth for index in range(samples))
+    truths = [(truth.occ, truth.noc) for truth in made if truth is not None]
     found: dict[str, object] = {}
     for name, edges in (
         ("disparity", DISPARITY_EDGES),
         ("disparity_next", DISPARITY_EDGES),
         ("flow", FLOW_EDGES),
     ):
-        maps = [getattr(truth.occ, name) for truth in truths]
+        maps = [getattr(occ, name) for occ, _ in truths]
         values = np.concatenate(
             [(np.linalg.norm(m, axis=-1) if m.ndim == 3 else m).ravel() for m in maps]
         )
         share = 100 * np.histogram(values[np.isfinite(values)], edges)[0] / values.size
-        seen = 100 * np.mean([np.isfinite(getattr(truth.noc, name)).mean() for truth in truths])
+        seen = 100 * np.mean([np.isfinite(getattr(noc, name)).mean() for _, noc in truths])
         print(
             f"\n{name}, px          % of pixels ({seen:.0f} % of all visible in the other images)"
         )

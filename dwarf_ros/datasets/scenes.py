@@ -864,6 +864,10 @@ class _Builder:
                 body, np.array([0, -0.32, place * long]), axes, np.array([0.32, 0.32, wide / 2 + 0.01]),
                 CYLINDER, self.round(dark, 2),
             )  # fmt: skip
+            for side in (-1, 1):
+                hub = np.array([side * (wide / 2 + 0.01), -0.32, place * long])
+                turned = np.stack([[0, 1.0, 0], [0, 0, 1.0]])
+                self.card(body, hub, turned, (0.64, 0.64), dark, z, corners=7, facing=side)
 
     def walker(self, ground: np.ndarray, edge: float, pace: float) -> None:
         rng = self.rng
