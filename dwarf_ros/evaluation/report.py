@@ -30,6 +30,7 @@ __all__ = [
     "Series",
     "Table",
     "Value",
+    "write_chart",
     "write_report",
 ]
 
@@ -176,23 +177,55 @@ def write_report(file: Path, report: Report) -> None:
     """
     frames = sorted(report.frames, key=lambda frame: _worst_first(frame.values[report.sort_column]))
     pictured = [frame for frame in frames if frame.pictures is not None][: report.max_pictured]
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            charts=charts,
+            drawings=[charts.draw(chart) for chart in report.charts],
+            frames=frames,
+            pictured=_with_pictures(pictured),
+            anchors={frame: f"frame-{place}" for place, frame in enumerate(pictured)},
+        )
+    )
+    write_atomically(file, page.encode())
+
+
+def write_chart(file: Path, chart: Chart) -> None:
+    """Write a chart as an SVG picture of its own, with title and legend, on white.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    legend = []
+    x, y = charts.LEFT, 48
+    for series in chart.series if len(chart.series) > 1 or chart.kind == "line" else ():
+        # About the width of a name in a sans-serif font.
+        width = 28 + round(7.2 * len(series.name)) + 18
+        if x + width > charts.RIGHT and x > charts.LEFT:
+            x, y = charts.LEFT, y + 20
+        legend.append((series.name, x, y))
+        x += width
+    head = y + 12 if legend else 38
+    picture = (
+        _environment()
+        .get_template("chart.svg.jinja")
+        .render(charts=charts, drawing=charts.draw(chart), legend=legend, head=head)
+    )
+    write_atomically(file, picture.encode())
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(shown=_shown, sort_key=_sort_key)
-    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
-        report=report,
-        charts=charts,
-        drawings=[charts.draw(chart) for chart in report.charts],
-        frames=frames,
-        pictured=_with_pictures(pictured),
-        anchors={frame: f"frame-{place}" for place, frame in enumerate(pictured)},
-    )
-    write_atomically(file, page.encode())
+    return environment
 
 
 @dataclass(frozen=True)

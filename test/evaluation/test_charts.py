@@ -1,11 +1,13 @@
 import math
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwarf_ros.evaluation.charts import BOTTOM, LEFT, RIGHT, TOP, Chart, Series, draw
+from dwarf_ros.evaluation.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Chart, Series, draw
+from dwarf_ros.evaluation.report import write_chart
 
 quick = settings(derandomize=True, deadline=None, max_examples=80)
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -74,3 +76,31 @@ def test_nothing_to_draw_is_drawn_as_empty_axes():
         drawing = draw(Chart("t", kind, "x", "y", [Series("s", (), ())]))
         assert drawing.empty
         assert [drawing.y_ticks[0].text, drawing.y_ticks[-1].text] == ["0.0", "1.0"]
+
+
+def test_chart_as_a_picture_of_its_own(tmp_path):
+    names = ["the first <of> some", "another of them", "and one with a longer name", "last"]
+    series = [Series(name, [0, 1, 2], [0.5 + i, None, 1.5 + i]) for i, name in enumerate(names)]
+    chart = Chart("Errors & rates", "line", "step", "error [px]", series)
+    write_chart(tmp_path / "chart.svg", chart)
+    root = ElementTree.fromstring((tmp_path / "chart.svg").read_text(encoding="utf-8"))
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == "Errors & rates"
+    assert texts[1:5] == names
+    assert {"step", "error [px]"} <= set(texts)
+    left, top, width, height = map(float, root.get("viewBox", "").split())
+    assert (left, top + height) == (0, HEIGHT)
+    keys = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("class")]
+    assert len(keys) == len(names)
+    assert all(float(key.get("y", "nan")) > top for key in keys)
+    assert all(0 <= float(key.get("x", "nan")) < width for key in keys)
+    points = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(points) == 2 * len(names)
+
+
+def test_a_single_histogram_has_no_legend(tmp_path):
+    chart = Chart("Latency", "histogram", "ms", "answers", [Series("all", [0, 1, 2], [3, 4])])
+    write_chart(tmp_path / "chart.svg", chart)
+    root = ElementTree.fromstring((tmp_path / "chart.svg").read_text(encoding="utf-8"))
+    bars = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("class")]
+    assert len(bars) == 2
