@@ -351,7 +351,8 @@ class Server:
 
 @contextlib.contextmanager
 def serving(bind: str = LOOPBACK, port: int = PORT, file: Path | None = None) -> Iterator[Server]:
-    """Run Rerun's server of page and data; it ends with the block, in which SIGINT and SIGTERM raise KeyboardInterrupt.
+    """Run Rerun's server of page and data; it ends with the block, in which SIGINT, SIGTERM and SIGHUP raise
+    KeyboardInterrupt.
 
     Args:
         bind: IP address to listen on.
@@ -393,7 +394,10 @@ def _running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server, from when it listens on its ports until the block is left."""
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
+        # In a session of its own, or a terminal's Ctrl-C would end it before all was sent.
+        process = subprocess.Popen(
+            command, env=environment, stdout=stream, stderr=stream, start_new_session=True
+        )
     try:
         _wait_until_serving(process, bind, ports, log)
         yield process
@@ -454,12 +458,14 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in the block, where this is the main thread, which alone may ask for it."""
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, where this is the main thread, which alone may ask."""
     before = {}
     if threading.current_thread() is threading.main_thread():
-        # A shell that runs a command in the background has SIGINT ignored.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, signal.default_int_handler)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        # A shell that runs a command in the background has SIGINT ignored; SIGHUP is only where the user wants it (nohup).
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        before = {n: signal.signal(n, signal.default_int_handler) for n in numbers}
     try:
         yield
     finally:

@@ -210,10 +210,12 @@ def test_a_signal_ends_it_and_leaves_nothing(tmp_path, three, number):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     try:
         assert process.stdout.readline().startswith(f"http://127.0.0.1:{port}/")
-        process.send_signal(number)
+        # To the whole group, as a terminal does.
+        os.killpg(process.pid, number)
         said, _ = process.communicate(timeout=15)
         assert (process.returncode, said) == (0, "")
     finally:
