@@ -132,8 +132,8 @@ def native(folder: Path, nvcc: str, sanitizer: bool, report: dict[str, Any]) -> 
     card, *cases = (json.loads(line) for line in done.stdout.splitlines())
     report["card"], report["kernels"] = card, cases
     print(f"{card['card']}: copy {card['copy_gb_s']:.0f} GB/s")
-    columns = ("forward_us", "forward_us_strip_4", "forward_us_strip_8", "forward_us_in_cache")
-    columns += ("copy_of_the_same_bytes_us", "share_of_large_copy", "backward_us")
+    columns = ["forward_us", "forward_us_strip_4", "forward_us_strip_8", "forward_us_in_cache"]
+    columns += ["copy_of_the_same_bytes_us", "share_of_large_copy", "backward_us"]
     print("case, type, " + ", ".join(columns))
     for case in cases:
         print(f"{case['case']}, {case['type']}, " + ", ".join(str(case[c]) for c in columns))
@@ -190,7 +190,9 @@ def against_float64(kernels: Kernels, report: dict[str, Any]) -> list[str]:
                 continue
             for dtype in TYPES:
                 first, second = (jnp.asarray(rng.normal(size=size), dtype=dtype) for _ in range(2))
-                exact = [np.asarray(a.astype(jnp.float32), np.float64) for a in (first, second)]
+                exact_first, exact_second = (
+                    np.asarray(a.astype(jnp.float32), np.float64) for a in (first, second)
+                )
                 volume, pull_back = jax.vjp(
                     lambda a, b, reaches=reaches: kernels.correlate(a, b, *reaches, SLOPE),
                     first,
@@ -198,14 +200,14 @@ def against_float64(kernels: Kernels, report: dict[str, Any]) -> list[str]:
                 )
                 cotangent = jnp.asarray(rng.normal(size=volume.shape), dtype=dtype)
                 found = [volume, *pull_back(cotangent)]
-                expected = exact_volume(*exact, reaches)
+                expected = exact_volume(exact_first, exact_second, reaches)
                 # The slope is that of the volume as it is stored: next to zero its sign may differ from the exact one's.
                 positive = np.asarray(volume.astype(jnp.float32)) > 0
                 weights = np.asarray(cotangent.astype(jnp.float32), np.float64)
                 weights = np.where(positive, weights, SLOPE * weights)
                 expected_all = [
                     np.where(expected > 0, expected, SLOPE * expected),
-                    *exact_gradients(*exact, weights, reaches),
+                    *exact_gradients(exact_first, exact_second, weights, reaches),
                 ]
                 limit = {"float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
                 for part, got, want in zip(
