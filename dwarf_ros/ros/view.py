@@ -14,16 +14,8 @@ import numpy as np
 
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import Result
-from dwarf_ros.viewing.viewer import (
-    LOOPBACK,
-    PORT,
-    Scene,
-    Server,
-    interrupted_by_signals,
-    saved_recording,
-    serving,
-    tell,
-)
+from dwarf_ros.viewing.server import LOOPBACK, PORT, Server, interrupted_by_signals, serving
+from dwarf_ros.viewing.viewer import Scene, saved_recording, tell
 
 # Images that wait for their answer.
 _IMAGES = 64

@@ -1,29 +1,12 @@
-"""The viewer in the browser: results as a scene on a time line, shown by Rerun's own web viewer.
-
-Rerun's wheel holds the viewer itself, so that it works on a machine without a network. Server and page are kept from sending
-usage statistics, and the page from asking other servers for anything.
-"""
+"""The viewer in the browser: results as a scene on a time line, in a Rerun recording that is served or written to a file."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import http.server
-import importlib.util
-import ipaddress
-import os
-import signal
-import socket
-import subprocess
-import tempfile
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -32,6 +15,7 @@ from dwarf_ros.geometry import camera_motion, scene_flow_points, velocities_over
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.viewing.pictures import steady_scales
 from dwarf_ros.viewing.results import Result, Results
+from dwarf_ros.viewing.server import LOOPBACK, PORT, import_rerun, serving
 from dwarf_ros.visualization import (
     Scales,
     disparity_color,
@@ -44,10 +28,6 @@ from dwarf_ros.visualization import (
     with_flow_wheel,
 )
 
-PORT = 9090
-"""Where the page is; the data is on the next port."""
-LOOPBACK = "127.0.0.1"
-
 # A cloud of this many points turns smoothly in a browser without a graphics card.
 _MOST_POINTS = 40_000
 _MOST_ARROWS = 600
@@ -57,8 +37,6 @@ _FASTEST = 20.0
 _ARROW_S = 0.5
 # Stamps below count from the start of a recording, not from 1970.
 _UNDATED_BELOW = 1_000_000_000_000_000_000
-_START_S = 20.0
-_PAGE_FILES = ("index.html", "re_viewer.js", "re_viewer_bg.wasm", "favicon.ico")
 
 
 class Scene:
@@ -75,7 +53,7 @@ class Scene:
     """
 
     def __init__(self, recording: Any, live: bool = False) -> None:
-        rr = _rerun()
+        rr = import_rerun()
         self._recording = recording
         self._live = live
         self._scales: Scales | None = None
@@ -86,7 +64,7 @@ class Scene:
 
     def add(self, result: Result) -> None:
         """Show a result from its time on."""
-        rr = _rerun()
+        rr = import_rerun()
         flow, left = result.scene_flow, result.left
         self._scales = steady_scales(result, self._scales)
         self._set_time(time.time_ns() if self._live else flow.stamp)
@@ -120,7 +98,7 @@ class Scene:
         self._plot(figures)
 
     def _plot(self, figures: Mapping[str, float]) -> None:
-        rr = _rerun()
+        rr = import_rerun()
         for name, value in figures.items():
             plot, _, series = name.partition("/")
             self._recording.log(["plots", plot, series], rr.Scalars(value))
@@ -135,11 +113,11 @@ class Scene:
     def _image(self, entity: str, rgb: np.ndarray) -> None:
         pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        image = _rerun().EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
+        image = import_rerun().EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
         self._recording.log(entity, image)
 
     def _add_points(self, flow: SceneFlow, colors: np.ndarray) -> None:
-        rr = _rerun()
+        rr = import_rerun()
         points, _ = scene_flow_points(flow)
         step = max(1, round(np.sqrt(flow.valid.size / _MOST_POINTS)))
         shown = np.zeros(flow.valid.shape, dtype=bool)
@@ -221,16 +199,6 @@ def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
     )
 
 
-def _rerun() -> Any:
-    try:
-        import rerun
-    except ImportError:
-        raise InputError(
-            "viewer: rerun-sdk is not installed, expected `pip install 'dwarf_ros[viz]'`"
-        ) from None
-    return rerun
-
-
 def tell(line: str) -> None:
     """Print a line at once, also where nobody reads along."""
     print(line, flush=True)
@@ -280,7 +248,7 @@ def save_results(
 @contextlib.contextmanager
 def saved_recording(file: Path, name: str) -> Iterator[Any]:
     """A recording that is written to a file, which appears when the block is left without an error."""
-    rr = _rerun()
+    rr = import_rerun()
     if file.suffix != ".rrd":
         raise InputError(f"--save: {file}: expected a file that ends in .rrd")
     partial = file.with_name(f".{file.name}.part")
@@ -320,237 +288,3 @@ def view_file(
     with serving(bind, port, file) as server, contextlib.suppress(KeyboardInterrupt):
         say(f"{server.address} (Ctrl-C ends)")
         server.process.wait()
-
-
-@dataclass(frozen=True)
-class Server:
-    """Rerun's server, running.
-
-    Attributes:
-        address: of the page.
-        data: where recordings are sent to.
-        process: the server.
-    """
-
-    address: str
-    data: str
-    process: subprocess.Popen[bytes]
-
-    @contextlib.contextmanager
-    def showing(self, name: str) -> Iterator[Any]:
-        """A recording under that name, a `rerun.RecordingStream`, that this server shows."""
-        recording = _rerun().RecordingStream("dwarf_ros")
-        recording.connect_grpc(self.data)
-        recording.send_recording_name(name)
-        try:
-            yield recording
-        finally:
-            # While there is a server yet.
-            recording.disconnect()
-
-
-@contextlib.contextmanager
-def serving(bind: str = LOOPBACK, port: int = PORT, file: Path | None = None) -> Iterator[Server]:
-    """Run Rerun's server of page and data; it ends with the block, in which SIGINT, SIGTERM and SIGHUP raise
-    KeyboardInterrupt.
-
-    Args:
-        bind: IP address to listen on.
-        port: of the page; the data is on the next one.
-        file: a recording to show.
-
-    Raises:
-        InputError: rerun-sdk is not installed, the address is none of this machine, or the server does not start.
-    """
-    program = _server_program()
-    host = _host(bind)
-    for number in (port, port + 1):
-        _check_free(bind, number)
-    data = f"rerun+http://{host}:{port + 1}/proxy"
-    command = [str(program), "--serve-grpc", "--bind", bind, "--port", str(port + 1)]
-    if not ipaddress.ip_address(bind).is_loopback:
-        # The page is not of localhost then, and must be let in.
-        command += ["--cors-allow-origin", f"http://*:{port}"]
-    if file is not None:
-        command.append(str(file))
-    with (
-        interrupted_by_signals(),
-        tempfile.TemporaryDirectory(prefix="dwarf_view_") as name,
-    ):
-        folder = Path(name)
-        environment = _without_statistics(program, folder)
-        _fetch_page(program, environment, folder)
-        with (
-            _running(command, environment, bind, (port + 1,), folder / "log") as process,
-            _serving_page(folder / "page", bind, port),
-        ):
-            address = f"http://{host}:{port}/?url={quote(data, safe='')}"
-            yield Server(address, data, process)
-
-
-@contextlib.contextmanager
-def _running(
-    command: list[str], environment: dict[str, str], bind: str, ports: tuple[int, ...], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, from when it listens on its ports until the block is left."""
-    with log.open("wb") as stream:
-        # In a session of its own, or a terminal's Ctrl-C would end it before all was sent.
-        process = subprocess.Popen(
-            command, env=environment, stdout=stream, stderr=stream, start_new_session=True
-        )
-    try:
-        _wait_until_serving(process, bind, ports, log)
-        yield process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        process.kill()
-        process.wait()
-
-
-def _fetch_page(program: Path, environment: dict[str, str], folder: Path) -> None:
-    """Take the viewer's files from Rerun's own server, which adds no header that would keep the page to itself."""
-    (folder / "page").mkdir()
-    page, data = _free_port(), _free_port()
-    command = [str(program), "--serve-web", "--bind", LOOPBACK]
-    command += ["--web-viewer-port", str(page), "--port", str(data)]
-    with _running(command, environment, LOOPBACK, (page,), folder / "page_log"):
-        for name in _PAGE_FILES:
-            url = f"http://{LOOPBACK}:{page}/{name}"
-            with urllib.request.urlopen(url, timeout=_START_S) as answer:
-                (folder / "page" / name).write_bytes(answer.read())
-
-
-@contextlib.contextmanager
-def _serving_page(folder: Path, bind: str, port: int) -> Iterator[None]:
-    policy = (
-        f"connect-src 'self' http://*:{port + 1}; style-src 'self' 'unsafe-inline'; font-src 'self'"
-    )
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def end_headers(self) -> None:
-            self.send_header("Content-Security-Policy", policy)
-            super().end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing: what browsers ask for is of no interest."""
-
-    handler = functools.partial(Handler, directory=str(folder))
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    server_class = type(
-        "PageServer", (http.server.ThreadingHTTPServer,), {"address_family": family}
-    )
-    with server_class((bind, port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, name="page", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, where this is the main thread, which alone may ask."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        # A shell that runs a command in the background has SIGINT ignored; SIGHUP is only where the user wants it (nohup).
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        before = {n: signal.signal(n, signal.default_int_handler) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _server_program() -> Path:
-    # The SDK's own server listens on all addresses; this one can be told.
-    spec = importlib.util.find_spec("rerun_cli")
-    locations = list(spec.submodule_search_locations or []) if spec is not None else []
-    for folder in locations:
-        if (program := Path(folder, "rerun")).is_file():
-            return program
-    _rerun()
-    raise InputError(
-        "viewer: rerun-sdk has no server (rerun_cli/rerun), expected its wheel from PyPI"
-    )
-
-
-def _without_statistics(program: Path, folder: Path) -> dict[str, str]:
-    """Environment with a configuration of its own, in which usage statistics are off."""
-    environment = {
-        **os.environ,
-        "XDG_CONFIG_HOME": f"{folder}/config",
-        "XDG_DATA_HOME": f"{folder}/data",
-        "RUST_LOG": "error",
-    }
-    subprocess.run(
-        [str(program), "analytics", "disable"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=_START_S,
-        check=False,
-    )
-    return environment
-
-
-def _host(bind: str) -> str:
-    """How a browser is to call an address that the server listens on."""
-    try:
-        address = ipaddress.ip_address(bind)
-    except ValueError:
-        raise InputError(f"--bind: {bind!r}, expected an IP address such as 0.0.0.0") from None
-    if not address.is_unspecified:
-        return f"[{bind}]" if address.version == 6 else bind
-    # The address by which the default route is left; nothing is sent.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return socket.gethostname()
-        return probe.getsockname()[0]
-
-
-def _check_free(bind: str, port: int) -> None:
-    if not 0 < port < 2**16:
-        raise InputError(f"--port: {port}, expected 1 to 65534")
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((bind, port))
-        except OSError as error:
-            raise InputError(
-                f"viewer: cannot listen on {bind} port {port} ({error.strerror}), expected --bind and --port of an address "
-                "of this machine with two free ports"
-            ) from None
-
-
-def _wait_until_serving(
-    process: subprocess.Popen[bytes], bind: str, ports: tuple[int, ...], log: Path
-) -> None:
-    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(bind, bind)
-    end = time.monotonic() + _START_S
-    for port in ports:
-        while True:
-            if process.poll() is not None or time.monotonic() > end:
-                said = " ".join(log.read_text(errors="replace").split())[-200:]
-                raise InputError(
-                    f"viewer: Rerun's server does not start: {said or 'no reason given'}"
-                )
-            try:
-                socket.create_connection((host, port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)

@@ -24,7 +24,8 @@ import rerun.chunk
 from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import Results
-from dwarf_ros.viewing.viewer import save_results, serving, view_file
+from dwarf_ros.viewing.server import serving
+from dwarf_ros.viewing.viewer import save_results, view_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
