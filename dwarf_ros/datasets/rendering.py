@@ -568,9 +568,8 @@ class View:
         mixture = rows[pixel].view(np.float32).reshape(-1, 4)
         mixture += part[:, None] * (rows[other].view(np.float32).reshape(-1, 4) - mixture)
         rows[pixel] = rows_of(mixture)
-        np.maximum(colours, 0, out=colours)
         # Rounds and clips.
-        image = cv2.convertScaleAbs(colours).reshape(self.height, self.width, 4)
+        image = cv2.add(colours, 0.0, dtype=cv2.CV_8U).reshape(self.height, self.width, 4)
         return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
 
     def _mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -140,6 +140,25 @@ def test_the_far_side_of_a_ball_is_hidden_by_itself():
     np.testing.assert_allclose(view.cast(number, x, y), 1 / 4)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_hidden_is_what_any_surface_is_before(seed):
+    scene = random_scene(seed)
+    left, right = scene.view(0, 0.0, CAMERA), scene.view(0, CAMERA.baseline, CAMERA)
+    x, y = pixels()
+    inverse = left.inverse_depth.ravel().astype(float)
+    number = left.surface.ravel().astype(int)
+    there = x - CAMERA.fx * CAMERA.baseline * inverse
+    hidden = right.hides(number, there, y, inverse)
+    nearest = np.max(
+        [right.cast(np.full(x.size, k), there, y) for k in range(len(right._body))], axis=0
+    )
+    inside = (there >= 0) & (there <= CAMERA.width - 1)
+    assert hidden[~inside].all()
+    # Only what is seen at the pixels about a point is looked at.
+    assert (hidden != (nearest > inverse * (1 + 1e-4)))[inside].mean() < 0.01
+    assert 0.03 < hidden[inside].mean() < 0.6
+
+
 def test_faces_turned_away_are_not_seen():
     for facing, seen in ((0, True), (1, False), (-1, True)):
         scene = Scene()
