@@ -7,10 +7,13 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dwarf_ros import __version__
 from dwarf_ros.types import InputError
+
+if TYPE_CHECKING:
+    from dwarf_ros.viewing.results import Results
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +48,7 @@ def run_node() -> int:
     return main(["node", *sys.argv[1:]])
 
 
-_ROS_COMMANDS = ("node", "play", "record")
+_ROS_COMMANDS = ("node", "play", "record", "view")
 
 
 def _split_ros_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -168,6 +171,56 @@ def _parser() -> argparse.ArgumentParser:
     _add_submission_option(predict)
     _add_estimator_options(predict)
     _add_workers_option(predict)
+
+    picture = _command(commands, "picture", _picture, "draw scene flow: panels, maps, errors")
+    _add_results_options(picture)
+    picture.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE|DIR",
+        help="a .png or .jpg for one picture, or a folder for those of all frames",
+    )
+    picture.add_argument(
+        "--kind",
+        action="append",
+        metavar="KIND",
+        help="panel (default), left, disparity, depth, flow, key, above, errors or all; may be repeated",
+    )
+    picture.add_argument("--frame", metavar="N", help="number or name of the only frame to draw")
+
+    video = _command(commands, "video", _video, "scene flow of a run as a video")
+    _add_results_options(video)
+    video.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=".mp4 file to write (VP9)"
+    )
+    video.add_argument(
+        "--rate", type=float, metavar="HZ", help="frames a second (default: those of the source)"
+    )
+    video.add_argument(
+        "--width", type=int, default=1280, metavar="PX", help="of the video (default: 1280)"
+    )
+
+    view = _command(
+        commands, "view", _view, "look at scene flow in a browser, of a running node or of files"
+    )
+    _add_results_options(view, live=True)
+    view.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="to serve on; all who reach it see everything (default: 127.0.0.1, this machine only)",
+    )
+    view.add_argument(
+        "--port",
+        type=int,
+        default=9090,
+        metavar="PORT",
+        help="of the page; the data is on the next one (default: 9090)",
+    )
+    view.add_argument(
+        "--save", type=Path, metavar="FILE", help="write a recording (.rrd) in place of serving"
+    )
 
     evaluate = _command(
         commands,
@@ -377,6 +430,96 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="tensorflow, openvino or auto (default: auto)",
     )
+
+
+def _add_results_options(parser: argparse.ArgumentParser, live: bool = False) -> None:
+    files = "folder of results, folder with stereo images, or bag"
+    if live:
+        parser.add_argument(
+            "source",
+            nargs="?",
+            default="",
+            metavar="SOURCE",
+            help=f"{files}, .rrd file, or namespace of a running node such as /stereo (default: a running node)",
+        )
+    else:
+        parser.add_argument("source", type=Path, metavar="SOURCE", help=files)
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="images that a folder of results is of; adds the left image, metres and times",
+    )
+    parser.add_argument(
+        "--ground-truth", type=Path, metavar="DIR", help="in KITTI's layout; adds error maps"
+    )
+    _add_topic_options(parser)
+    _add_estimator_options(parser)
+
+
+def _results(options: argparse.Namespace) -> Results:
+    from dwarf_ros.viewing.results import open_results
+
+    return open_results(
+        Path(options.source),
+        options.images,
+        options.ground_truth,
+        options.estimator,
+        options.weights,
+        options.engine,
+        options.namespace,
+        _remap(options),
+    )
+
+
+def _picture(options: argparse.Namespace) -> int:
+    from dwarf_ros.progress import show_progress
+    from dwarf_ros.viewing.pictures import write_pictures
+
+    results = _results(options)
+    if options.frame is not None:
+        results = results.only(options.frame)
+    with show_progress("drawing") as report:
+        files = write_pictures(results, options.out, options.kind or ["panel"], report)
+    print(f"{options.out}: {len(files)} picture{'s' if len(files) > 1 else ''}")
+    return 0
+
+
+def _video(options: argparse.Namespace) -> int:
+    from dwarf_ros.progress import show_progress
+    from dwarf_ros.viewing.pictures import write_video
+
+    results = _results(options)
+    with show_progress("drawing") as report:
+        frames = write_video(results, options.out, options.rate, options.width, report)
+    print(f"{options.out}: {frames} frames")
+    return 0
+
+
+def _view(options: argparse.Namespace) -> int:
+    source = Path(options.source)
+    if not options.source or (options.source.startswith("/") and not source.exists()):
+        _prepare_ros()
+        from dwarf_ros.ros.view import view
+
+        namespace = options.source or options.namespace or ""
+        return view(namespace, options.bind, options.port, options.save, options.ros_arguments)
+
+    from dwarf_ros.progress import show_progress
+    from dwarf_ros.viewing.viewer import save_results, view_file, view_results
+
+    if source.suffix == ".rrd":
+        view_file(source, options.bind, options.port)
+        return 0
+    results = _results(options)
+    with show_progress("showing") as report:
+        if options.save is not None:
+            save_results(results, options.save, report)
+        else:
+            view_results(results, options.bind, options.port, report)
+    if options.save is not None:
+        print(f"{options.save}: {len(results)} frames")
+    return 0
 
 
 def _infer(options: argparse.Namespace) -> int:

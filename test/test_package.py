@@ -22,7 +22,12 @@ import dwarf_ros
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What is imported under another name than it is installed by.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "jinja2": "Jinja2", "yaml": "PyYAML"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "jinja2": "Jinja2",
+    "rerun": "rerun-sdk",
+    "yaml": "PyYAML",
+}
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
     "jinja2": "python3-jinja2",
@@ -99,7 +104,7 @@ def test_every_import_is_declared(manifest, metadata):
     ros = declared_in(manifest, "depend", "exec_depend")
     extras = metadata["options.extras_require"]
     pip = requirement_names(metadata["options"]["install_requires"])
-    for extra in ("cpu", "ray"):
+    for extra in ("cpu", "ray", "viz"):
         pip |= {name.removesuffix("-cpu") for name in requirement_names(extras[extra])}
     undeclared = {
         name

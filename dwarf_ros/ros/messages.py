@@ -149,6 +149,14 @@ def disparity_message(
     return message
 
 
+def disparity_color_message(scene_flow: SceneFlow) -> Image:
+    """Disparity on a colour map, rgb8, for viewers that have none for DisparityImage; black where unknown."""
+    # Whole steps of 16 px keep the colours from flickering.
+    brightest = 16.0 * (visualization.disparity_scale(scene_flow.disparity) // 16.0 + 1.0)
+    picture = visualization.disparity_color(scene_flow.disparity, brightest)
+    return image_message(picture, scene_flow.stamp, scene_flow.frame_id, "rgb8")
+
+
 def depth_message(
     scene_flow: SceneFlow,
     max_depth_m: float = np.inf,

@@ -92,6 +92,7 @@ OUTPUTS: dict[str, tuple[Any, Callable[[Answer], Any]]] = {
         DisparityImage,
         lambda a: messages.disparity_message(a.scene_flow, a.min_disparity),
     ),
+    "disparity_color": (Image, lambda a: messages.disparity_color_message(a.scene_flow)),
     "depth": (
         Image,
         lambda a: messages.depth_message(a.scene_flow, a.max_depth_m, a.min_disparity),

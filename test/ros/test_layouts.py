@@ -119,7 +119,9 @@ def test_each_topic_shown_is_the_nodes_in_type_and_quality_of_service(start_node
 @pytest.mark.parametrize("shown", [shown_by_rviz, shown_by_foxglove])
 def test_what_a_newcomer_wants_to_see_is_there(shown):
     topics = [one.topic for one in shown()]
-    assert {"/left/image_rect", "/depth", "/flow_color", "/scene_flow_markers"} <= set(topics)
+    assert {"/left/image_rect", "/disparity_color", "/flow_color", "/scene_flow_markers"} <= set(
+        topics
+    )
     assert topics.count("/scene_flow") == 2
 
 

@@ -463,6 +463,20 @@ def test_flow_is_as_estimated_and_its_colour_is_forward_in_time():
     assert red < min(green, blue)
 
 
+def test_disparity_is_coloured_in_steps_and_black_where_unknown():
+    answer = scene_flow()
+    answer.disparity[:] = 20.0
+    answer.disparity[3, 4] = np.nan
+    message = messages.disparity_color_message(answer)
+    assert message.encoding == "rgb8"
+    picture = pixels(message, np.uint8, 3)
+    assert not picture[3, 4].any()
+    answer.disparity[:] = 21.0
+    closer = pixels(messages.disparity_color_message(answer), np.uint8, 3)
+    # One scale for both: what is nearer is lighter.
+    assert closer[0, 0].astype(int).sum() > picture[0, 0].astype(int).sum()
+
+
 @pytest.mark.parametrize("dt", [-0.1, 0.1])
 def test_the_cloud_is_organised_and_moves_forward_in_time(dt):
     answer = scene_flow(dt)

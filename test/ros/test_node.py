@@ -97,6 +97,7 @@ def test_every_topic_carries_the_newest_frame_with_its_geometry(start_node, rig)
     process = start_node(*CLASSICAL)
     kinds = {
         "disparity": DisparityImage,
+        "disparity_color": Image,
         "depth": Image,
         "flow": Image,
         "flow_color": Image,
