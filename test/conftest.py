@@ -22,3 +22,9 @@ def real_data():
         return path
 
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What tests make of networks is kept apart from the user's cache, and only while they run."""
+    os.environ["DWARF_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))

@@ -1,9 +1,10 @@
-"""What runs the network's graph: TensorFlow or OpenVINO, chosen by name."""
+"""What runs the network's graph: TensorFlow, OpenVINO or ONNX Runtime, chosen by name."""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,8 +14,19 @@ from dwarf_ros.types import InputError
 if TYPE_CHECKING:
     import keras
 
-ENGINES = ("tensorflow", "openvino")
-PRECISIONS = ("f32", "bf16")
+    from dwarf_ros.engines.source import NetworkSource
+
+ENGINES = ("tensorflow", "openvino", "onnxruntime")
+PRECISIONS = ("f32", "tf32", "bf16", "int8")
+
+PRECISIONS_OF = {
+    "tensorflow": ("f32", "tf32", "bf16"),
+    "openvino": ("f32", "bf16", "int8"),
+    "onnxruntime": ("f32",),
+}
+"""What each engine computes in; tf32 only on a GPU, bf16 under openvino only where the processor has it."""
+
+_EXTRAS = {"tensorflow": "cpu", "openvino": "cpu", "onnxruntime": "onnx"}
 
 
 class Engine(Protocol):
@@ -35,75 +47,106 @@ def check_name(name: str) -> None:
 
 
 def check_precision(precision: str, engine: str) -> None:
-    """Raise InputError where the engine, one of `ENGINES`, does not compute in that precision."""
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: {precision!r} is unknown, expected {' or '.join(PRECISIONS)}")
-    if precision != "f32" and engine != "openvino":
+    """Raise InputError where the engine, one of `ENGINES`, does not compute in that precision, nor is it `auto`."""
+    if precision not in ("auto", *PRECISIONS):
         raise InputError(
-            f"precision: {precision} given to engine {engine}, expected f32, or engine openvino"
+            f"precision: {precision!r} is unknown, expected auto, {', '.join(PRECISIONS)}"
+        )
+    if precision not in ("auto", *PRECISIONS_OF[engine]):
+        raise InputError(
+            f"precision: {precision} given to engine {engine}, expected auto, {', '.join(PRECISIONS_OF[engine])}"
         )
 
 
 def choose_engine(name: str = "auto", gpu_memory_fraction: float = 0.0) -> str:
     """The engine that a name stands for; to be asked before the network is built.
 
-    `auto` is tensorflow where it sees a GPU, else openvino where it is installed, else tensorflow. A GPU is told
-    to hand out its memory as it is needed, or no more than a fraction of it, which is possible only before anything is
-    placed on it.
+    `auto` is tensorflow where it sees a GPU, else the fastest that is installed: openvino, onnxruntime, tensorflow. A GPU is
+    told to hand out its memory as it is needed, or no more than a fraction of it, which is possible only before
+    anything is placed on it.
 
     Args:
         name: one of `ENGINES`, or `auto`.
         gpu_memory_fraction: largest part of each GPU's memory to take, above 0 to 1; 0: as it is needed.
 
     Raises:
-        InputError: an unknown name, an engine that is not installed or cannot run under this Keras backend, or a
-            fraction with no GPU to apply it to, or too late.
+        InputError: an unknown name, an engine that is not installed, or a fraction with no GPU to apply it to, or too late.
     """
     check_name(name)
-    # OpenVINO reads the network from a TensorFlow graph.
-    missing = [
-        p for p in ("tensorflow", "openvino") if find_spec(p) is None and p in (name, "tensorflow")
-    ]
+    # What other engines run is made of a TensorFlow graph.
+    needed = ["tensorflow"] if name == "auto" else sorted({"tensorflow", name}, reverse=True)
+    missing = [package for package in needed if find_spec(package) is None]
     if missing:
         raise InputError(
-            f"engine: {' and '.join(missing)} not installed, expected by {name}: pip install 'dwarf_ros[cpu]'"
+            f"engine: {' and '.join(missing)} not installed, expected by {name}: "
+            f"pip install 'dwarf_ros[{_EXTRAS.get(name, 'cpu')}]'"
         )
-    # TensorFlow announces itself on stderr at length.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
+    on_gpu = False
+    if gpu_memory_fraction or (name in ("auto", "tensorflow") and count_gpus()):
+        # TensorFlow announces itself on stderr at length, and takes seconds to load.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from dwarf_ros.engines.tensorflow import find_gpus, limit_gpu_memory
 
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise InputError(
-            f"engine: Keras runs on {backend}, expected its tensorflow backend (set KERAS_BACKEND=tensorflow)"
-        )
-    from dwarf_ros.engines.tensorflow import find_gpus, limit_gpu_memory
-
-    gpus = find_gpus()
-    if gpu_memory_fraction:
-        limit_gpu_memory(gpu_memory_fraction)
+        on_gpu = bool(find_gpus())
+        if gpu_memory_fraction:
+            limit_gpu_memory(gpu_memory_fraction)
     if name != "auto":
         return name
-    return "openvino" if find_spec("openvino") is not None and not gpus else "tensorflow"
+    if on_gpu:
+        return "tensorflow"
+    if find_spec("openvino") is not None:
+        return "openvino"
+    exporting = all(find_spec(package) for package in ("onnxruntime", "onnx", "tf2onnx"))
+    return "onnxruntime" if exporting else "tensorflow"
 
 
-def load_engine(name: str, model: keras.Model, precision: str = "f32") -> Engine:
+def count_gpus() -> int:
+    """How many GPUs CUDA's driver sees; 0 without a driver."""
+    import ctypes
+
+    count = ctypes.c_int()
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        failed = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    except OSError:
+        return 0
+    return 0 if failed else count.value
+
+
+def load_engine(
+    name: str, network: NetworkSource | keras.Model | str | Path, precision: str = "f32"
+) -> Engine:
     """Engine that runs the given network.
 
     Args:
         name: one of `ENGINES`, or `auto` (see `choose_engine`).
-        model: a network of `dwarf_ros.network`.
-        precision: one of `PRECISIONS`.
+        network: a weights file, or a network of `dwarf_ros.network`.
+        precision: one of `PRECISIONS`, or `auto`: the fastest that needs no preparation and that the hardware has.
 
     Raises:
-        InputError: see `choose_engine`, or a precision that the engine or this machine does not compute in.
+        InputError: see `choose_engine`; weights that cannot be read, or a precision that the engine or this machine does not
+            compute in.
     """
+    from dwarf_ros.engines.source import NetworkSource
+
     chosen = choose_engine(name)
     check_precision(precision, chosen)
+    if not isinstance(network, NetworkSource):
+        network = NetworkSource(network)
     if chosen == "openvino":
-        from dwarf_ros.engines.openvino import OpenVinoEngine
+        from dwarf_ros.engines.openvino import OpenVinoEngine, has_bfloat16
 
-        return OpenVinoEngine(model, precision)
-    from dwarf_ros.engines.tensorflow import TensorFlowEngine
+        if precision == "auto":
+            precision = "bf16" if has_bfloat16() else "f32"
+        network.check()
+        return OpenVinoEngine(network, precision)
+    if chosen == "onnxruntime":
+        from dwarf_ros.engines.onnxruntime import OnnxRuntimeEngine
 
-    return TensorFlowEngine(model)
+        network.check()
+        return OnnxRuntimeEngine(network)
+    from dwarf_ros.engines.tensorflow import TensorFlowEngine, find_gpus
+
+    if precision == "auto":
+        precision = "tf32" if find_gpus() else "f32"
+    return TensorFlowEngine(network, precision)

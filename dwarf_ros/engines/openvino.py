@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 # OpenVINO reports its import and every conversion to its maker, and leaves files in the home directory, unless this
 # package of its is missing.
@@ -14,57 +14,132 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino as ov  # noqa: E402
 
+from dwarf_ros.engines.cache import cache_folder, cached, is_whole  # noqa: E402
+from dwarf_ros.engines.graph import write_openvino  # noqa: E402
+from dwarf_ros.engines.source import OUTPUTS, NetworkSource  # noqa: E402
+from dwarf_ros.network import INPUTS  # noqa: E402
 from dwarf_ros.types import InputError  # noqa: E402
+
+MODEL_FILE = "model.xml"
+
+
+def has_bfloat16() -> bool:
+    """Whether this machine's processor computes in bfloat16."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class LayerTime(NamedTuple):
+    """Name of a layer in the compiled network, what kind it is, and its time, s."""
+
+    name: str
+    kind: str
+    seconds: float
 
 
 class OpenVinoEngine:
-    """Runs a network in float32 or bfloat16, compiled for the shape of the images; another shape compiles it anew.
+    """Runs a network in float32, bfloat16 or 8-bit integers, compiled for the shape of the images.
 
-    The first run of a shape converts and compiles the network, which takes seconds.
+    The first run of a shape converts and compiles the network, which takes seconds; another shape compiles it anew. What was
+    converted is read from the cache at later starts, without Keras and TensorFlow.
     """
 
     name = "openvino"
 
-    def __init__(self, model: keras.Model, precision: str = "f32") -> None:
+    def __init__(self, network: NetworkSource, precision: str = "f32") -> None:
         """Keep the network until the shape is known.
 
         Args:
-            model: a network of `dwarf_ros.network`.
-            precision: f32 or bf16.
+            network: what to run.
+            precision: f32, bf16 or int8.
 
         Raises:
             InputError: this machine's processor does not compute in bfloat16.
         """
-        self._model = model
-        self._outputs = sorted(model.output)
-        self._core = ov.Core()
-        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and "BF16" not in capabilities:
+        self._network = network
+        if precision == "bf16" and not has_bfloat16():
             raise InputError("precision: bf16 given, expected f32: this processor has no bfloat16")
         self._precision = precision
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shape: tuple[int, ...] = ()
         self._compiled: ov.CompiledModel | None = None
 
     def run(self, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The network's outputs, float32 N x H x W x C each, for its inputs, float32 N x H x W x 3 each."""
-        shapes = {name: image.shape for name, image in images.items()}
-        if self._compiled is None or shapes != self._shapes:
+        shape = images[INPUTS[0]].shape
+        if self._compiled is None or shape != self._shape:
             # The old network is let go first: two of them at once may not fit the memory.
             self._compiled = None
-            self._compiled, self._shapes = self._compile(shapes), shapes
-        results = self._compiled([images[name] for name in self._shapes])
-        return {name: results[index].copy() for index, name in enumerate(self._outputs)}
+            self._compiled, self._shape = self._compile(shape), shape
+        results = self._compiled([images[name] for name in INPUTS])
+        return {name: results[index].copy() for index, name in enumerate(OUTPUTS)}
 
-    def _compile(self, shapes: dict[str, tuple[int, ...]]) -> ov.CompiledModel:
-        names = list(shapes)
+    def layer_times(self, images: dict[str, np.ndarray], runs: int = 3) -> list[LayerTime]:
+        """Median time of each layer of the compiled network over some runs; compiles it once more, with clocks in it."""
+        compiled = self._compile(images[INPUTS[0]].shape, PERF_COUNT="YES")
+        request = compiled.create_infer_request()
+        times: list[list[float]] = []
+        for _ in range(runs + 1):
+            request.infer([images[name] for name in INPUTS])
+            times.append([one.real_time.total_seconds() for one in request.profiling_info])
+        middle = np.median(times[1:], axis=0)
+        return [
+            LayerTime(one.node_name, one.node_type, float(seconds))
+            for one, seconds in zip(request.profiling_info, middle, strict=True)
+            if seconds > 0
+        ]
 
-        def forward(*images: tf.Tensor) -> list[tf.Tensor]:
-            # In a fixed order, because the names of a graph's outputs do not outlive the conversion.
-            outputs = self._model(dict(zip(names, images, strict=True)), training=False)
-            return [outputs[name] for name in self._outputs]
+    def _compile(self, shape: tuple[int, ...], **options: str) -> ov.CompiledModel:
+        if self._precision == "int8":
+            model = read_quantized(self._network, shape)
+        else:
+            model = read_converted(self._network, shape)
+        return compiled(model, self._precision, **options)
 
-        signature = [tf.TensorSpec(shapes[name], tf.float32, name=name) for name in names]
-        traced = tf.function(forward, autograph=False).get_concrete_function(*signature)
-        # Left to itself OpenVINO computes in bfloat16 where the processor can.
-        options = {"INFERENCE_PRECISION_HINT": self._precision, "PERFORMANCE_HINT": "LATENCY"}
-        return self._core.compile_model(ov.convert_model(traced), "CPU", options)
+
+def compiled(model: ov.Model, precision: str, **options: str) -> ov.CompiledModel:
+    """The network made ready for the CPU; with int8, what was not quantised is computed as fast as the processor can.
+
+    Args:
+        model: of `read_converted`, or with int8 of `read_quantized`.
+        precision: f32, bf16 or int8.
+        options: of OpenVINO, by name.
+    """
+    if precision == "int8":
+        precision = "bf16" if has_bfloat16() else "f32"
+    # Left to itself OpenVINO computes in bfloat16 where the processor can.
+    options |= {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    return ov.Core().compile_model(model, "CPU", options)
+
+
+def read_converted(network: NetworkSource, shape: tuple[int, ...]) -> ov.Model:
+    """The network for one shape, as it was converted, now or at an earlier start."""
+
+    def make(folder: Path) -> None:
+        write_openvino(network, shape, folder / MODEL_FILE)
+        network.forget_model()
+
+    return cached(network.entry("openvino", shape, "openvino"), make, _read)
+
+
+def quantized_entry(network: NetworkSource, shape: tuple[int, ...]) -> str:
+    """Name of the cache's entry of the network in 8-bit integers for one shape."""
+    return network.entry("int8", shape)
+
+
+def read_quantized(network: NetworkSource, shape: tuple[int, ...]) -> ov.Model:
+    """The network in 8-bit integers for one shape.
+
+    Raises:
+        InputError: it was not quantised for this shape.
+    """
+    folder = cache_folder() / quantized_entry(network, shape)
+    if not is_whole(folder):
+        _, height, width, _ = shape
+        raise InputError(
+            f"precision: int8 given, and {network.name} is not quantised for {width} x {height} px, expected: "
+            f"dwarf quantize --weights FILE --size {height}x{width}"
+        )
+    return _read(folder)
+
+
+def _read(folder: Path) -> ov.Model:
+    return ov.Core().read_model(folder / MODEL_FILE)

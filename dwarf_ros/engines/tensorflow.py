@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from dwarf_ros.engines.source import OUTPUTS, NetworkSource
 from dwarf_ros.types import InputError
 
 
@@ -72,14 +72,35 @@ def _gpu_memory_bytes(index: int) -> int:
 
 
 class TensorFlowEngine:
-    """Runs a network as a tf.function, traced once a shape."""
+    """Runs a network as a tf.function, traced once a shape, and on a GPU compiled by XLA for it."""
 
     name = "tensorflow"
 
-    def __init__(self, model: keras.Model) -> None:
-        self._graph = tf.function(lambda images: model(images, training=False), autograph=False)
+    def __init__(self, network: NetworkSource, precision: str = "f32") -> None:
+        """Read the weights.
+
+        Args:
+            network: what to run.
+            precision: f32; tf32, which a GPU's convolutions compute in; or bf16, for all but coordinates.
+
+        Raises:
+            InputError: the weights are damaged, tf32 without a GPU, or bf16 for a network that is not in a file.
+        """
+        on_gpu = bool(find_gpus())
+        if precision == "tf32" and not on_gpu:
+            raise InputError(
+                "precision: tf32 given and TensorFlow sees no GPU, expected f32 or bf16"
+            )
+        model = network.model("mixed_bfloat16" if precision == "bf16" else "float32")
+        # It is on unless it is turned off, and is rounded to ten bits.
+        tf.config.experimental.enable_tensor_float_32_execution(precision != "f32")
+        # On the CPU what XLA makes is slower than TensorFlow's own.
+        self._graph = tf.function(
+            lambda images: model(images, training=False), autograph=False, jit_compile=on_gpu
+        )
 
     def run(self, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The network's outputs, float32 N x H x W x C each, for its inputs, float32 N x H x W x 3 each."""
         inputs = {name: tf.convert_to_tensor(image) for name, image in images.items()}
-        return {name: output.numpy() for name, output in self._graph(inputs).items()}
+        outputs = self._graph(inputs)
+        return {name: outputs[name].numpy() for name in OUTPUTS}

@@ -31,24 +31,21 @@ class NetworkEstimator:
         Args:
             weights: a weights file.
             preset: what the weights must be of; None takes the preset that the file is of.
-            engine: `tensorflow`, `openvino` or `auto`.
-            precision: `f32`, or `bf16` where the engine is openvino and the processor can.
+            engine: `tensorflow`, `openvino`, `onnxruntime` or `auto`.
+            precision: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
 
         Raises:
             InputError: the file is missing, damaged or of another preset, or the engine is unknown or not installed, or
                 does not compute in that precision.
         """
         from dwarf_ros.engines import choose_engine, load_engine
+        from dwarf_ros.engines.source import NetworkSource
 
         # First, because a GPU's memory is settled before the network is placed on it.
-        chosen = choose_engine(engine)
-
-        from dwarf_ros import network
-
-        model = network.load(weights, preset)
-        self.name: str = model.name
-        self.engine: str = chosen
-        self._engine = load_engine(chosen, model, precision)
+        self.engine: str = choose_engine(engine)
+        network = NetworkSource(weights, preset)
+        self.name: str = network.name
+        self._engine = load_engine(self.engine, network, precision)
 
     def warm_up(self, width: int, height: int) -> None:
         """Compile the network for images of this size, px; takes seconds to minutes the first time."""

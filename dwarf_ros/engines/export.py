@@ -1,0 +1,163 @@
+"""The network as a file for other programs, checked before it is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from dwarf_ros.engines.graph import metadata, read_exported, require, tensorflow_function
+from dwarf_ros.engines.source import OUTPUTS, NetworkSource
+from dwarf_ros.types import InputError
+
+FORMATS = ("onnx", "savedmodel")
+
+TOLERANCE_PX = 0.01
+"""Largest difference from the Keras model that a file may answer with, up to 100 px; above, a ten thousandth of the answer."""
+
+_CHECKS = 3
+
+Images = dict[str, np.ndarray]
+
+
+def export(
+    weights: str | Path, out: Path, format: str = "onnx", height: int = 384, width: int = 1280
+) -> float:
+    """Write the network of a weights file for other programs.
+
+    Inputs are left_t0, right_t0, left_t1, right_t1, outputs disparity, disparity_change and forward_flow, as those of
+    `dwarf_ros.network.build`, for one pair of frames of a fixed size. The file says so itself: ONNX in its metadata, a SavedModel
+    in `assets.extra/dwarf.json`.
+
+    Args:
+        weights: a weights file.
+        out: file (onnx) or folder (savedmodel) to write; it appears whole or not at all, once its answers to three inputs
+            are those of the Keras model.
+        format: one of FORMATS.
+        height: of the images, px, a multiple of 64.
+        width: of the images, px, a multiple of 64.
+
+    Returns:
+        Largest difference from the Keras model's answers, px.
+
+    Raises:
+        InputError: an unknown format, a size that is not a multiple of 64 px, weights that cannot be read, a package that is
+            missing, an existing folder, a place that cannot be written, or answers that differ.
+    """
+    from dwarf_ros.network.presets import SIZE_MULTIPLE
+
+    if format not in FORMATS:
+        raise InputError(f"--format: {format!r} is unknown, expected {' or '.join(FORMATS)}")
+    for side, length in (("--height", height), ("--width", width)):
+        if length <= 0 or length % SIZE_MULTIPLE:
+            raise InputError(f"{side}: {length} px, expected a multiple of {SIZE_MULTIPLE} px")
+    if format == "savedmodel" and out.exists():
+        raise InputError(f"{out}: exists, expected the name of a folder to be made")
+    if format == "onnx" and out.is_dir():
+        raise InputError(f"{out}: is a folder, expected the name of a file")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: {out.parent} is not a folder")
+    if format == "onnx":
+        require("onnx", "onnx", "tf2onnx", "onnxruntime")
+    network = NetworkSource(weights)
+    shape = (1, height, width, 3)
+    try:
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    try:
+        made = beside / out.name
+        if format == "onnx":
+            read_exported(network, shape, lambda file: shutil.copyfile(file, made))
+        else:
+            _write_saved_model(network, shape, made)
+        run = _onnx_runner(made) if format == "onnx" else _saved_model_runner(made)
+        difference = _check(network, run, shape, out)
+        made.replace(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return difference
+
+
+def _check(
+    network: NetworkSource, run: Callable[[Images], Images], shape: tuple[int, ...], out: Path
+) -> float:
+    model = network.model()
+    largest = 0.0
+    for seed in range(_CHECKS):
+        images = _example(seed, shape)
+        answer = run(images)
+        for name, expected in model(images, training=False).items():
+            expected = np.asarray(expected)
+            difference = np.abs(answer[name] - expected)
+            largest = max(largest, float(difference.max()))
+            if not (difference <= TOLERANCE_PX * np.maximum(1.0, 0.01 * np.abs(expected))).all():
+                raise InputError(
+                    f"{out}: not written: {name} differs from the Keras model's by {difference.max():.3g} px, "
+                    f"expected at most {TOLERANCE_PX} px"
+                )
+    return largest
+
+
+def _example(seed: int, shape: tuple[int, ...]) -> Images:
+    """A texture with detail of all sizes, shifted from view to view by a few pixels."""
+    import cv2
+
+    from dwarf_ros.network import INPUTS
+
+    _, height, width, channels = shape
+    rng = np.random.default_rng(seed)
+    texture = np.zeros((height, width, channels), np.float32)
+    for cells in (2, 4, 8, 16, 32, 64):
+        noise = rng.random((cells, cells, channels), dtype=np.float32)
+        texture += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    texture = (texture - texture.min()) / np.ptp(texture)
+    shifts = [(0, 0), *rng.integers(-12, 13, (len(INPUTS) - 1, 2))]
+    return {
+        name: np.roll(texture, shift, axis=(0, 1))[None]
+        for name, shift in zip(INPUTS, shifts, strict=True)
+    }
+
+
+def _onnx_runner(file: Path) -> Callable[[Images], Images]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda images: dict(zip(OUTPUTS, session.run(list(OUTPUTS), images), strict=True))
+
+
+def _write_saved_model(network: NetworkSource, shape: tuple[int, ...], folder: Path) -> None:
+    function, signature = tensorflow_function(network, shape)
+    import tensorflow as tf
+
+    from dwarf_ros.network import INPUTS
+
+    def serve(**images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(zip(OUTPUTS, function(*(images[name] for name in INPUTS)), strict=True))
+
+    module = tf.Module()
+    # A SavedModel keeps the variables that hang on it.
+    module.kept = [variable.value for variable in network.model().variables]
+    module.serve = tf.function(serve, autograph=False)
+    concrete = module.serve.get_concrete_function(**{spec.name: spec for spec in signature})
+    tf.saved_model.save(module, str(folder), signatures=concrete)
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    (extra / "dwarf.json").write_text(json.dumps(metadata(network, shape), indent=1))
+
+
+def _saved_model_runner(folder: Path) -> Callable[[Images], Images]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+    serve = loaded.signatures["serving_default"]
+
+    def run(images: Images) -> Images:
+        answer = serve(**{name: tf.constant(image) for name, image in images.items()})
+        return {name: output.numpy() for name, output in answer.items()}
+
+    return run

@@ -1,0 +1,131 @@
+"""The network in 8-bit integers, by post-training quantisation of what OpenVINO reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dwarf_ros.engines.cache import cached
+from dwarf_ros.engines.graph import require
+from dwarf_ros.engines.openvino import (
+    MODEL_FILE,
+    compiled,
+    ov,
+    quantized_entry,
+    read_converted,
+)
+from dwarf_ros.engines.source import OUTPUTS, NetworkSource
+from dwarf_ros.network import INPUTS
+
+Images = dict[str, np.ndarray]
+
+ACCURACY_FILE = "accuracy.json"
+
+FLOATING_KINDS = ("MatMul", "ConvolutionBackpropData", "Multiply", "Add", "Subtract")
+"""Operations that stay in floating point: those of cost volumes, upsampling, warps and normalisation."""
+
+_IMAGE_CHANNELS = 3
+_MOST_MOTION_CHANNELS = 2
+
+
+def quantize(
+    network: NetworkSource, calibration: Sequence[Images], held_out: Sequence[Images]
+) -> dict[str, Any]:
+    """Quantise the network for the shape of the images, and measure what that changes; once, then it is in the cache.
+
+    Reference: the post-training quantisation of NNCF, https://github.com/openvinotoolkit/nncf.
+
+    Args:
+        network: what to quantise.
+        calibration: inputs of the network, from which the ranges of the integers are found; all of one shape.
+        held_out: other inputs, on which the change is measured.
+
+    Returns:
+        What is stored beside the quantised network: `calibrated_on` and `measured_on`, numbers of inputs, and `change_px`, the
+        `measure_change` from float32.
+
+    Raises:
+        InputError: NNCF is not installed.
+    """
+    require("quantize", "openvino", "nncf")
+    shape = calibration[0][INPUTS[0]].shape
+
+    def make(folder: Path) -> None:
+        import nncf
+
+        # It tells of each operation that it leaves as it is.
+        nncf.set_log_level(logging.WARNING)
+
+        model = read_converted(network, shape)
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(calibration, lambda images: [images[name] for name in INPUTS]),
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(
+                names=floating_convolutions(model), types=list(FLOATING_KINDS), validate=False
+            ),
+        )
+        ov.save_model(quantized, folder / MODEL_FILE, compress_to_fp16=False)
+        accuracy = {
+            "calibrated_on": len(calibration),
+            "measured_on": len(held_out),
+            "change_px": measure_change(
+                compiled(read_converted(network, shape), "f32"),
+                compiled(ov.Core().read_model(folder / MODEL_FILE), "int8"),
+                held_out,
+            ),
+        }
+        (folder / ACCURACY_FILE).write_text(json.dumps(accuracy, indent=1), encoding="utf-8")
+
+    def read(folder: Path) -> dict[str, Any]:
+        return json.loads((folder / ACCURACY_FILE).read_text(encoding="utf-8"))
+
+    return cached(quantized_entry(network, shape), make, read)
+
+
+def floating_convolutions(model: ov.Model) -> list[str]:
+    """Names of the convolutions that stay in floating point, because an error of theirs is an error of the answer.
+
+    They are those of the images themselves, those that end in a motion, and the mixture of the full-size answer (1 x 1). All
+    of them are cheap.
+    """
+    names = []
+    for node in model.get_ops():
+        if node.get_type_name() == "Convolution":
+            made, read, *kernel = node.get_input_shape(1)
+            if read == _IMAGE_CHANNELS or made <= _MOST_MOTION_CHANNELS or kernel == [1, 1]:
+                names.append(node.get_friendly_name())
+    return names
+
+
+def measure_change(
+    exact: ov.CompiledModel, changed: ov.CompiledModel, samples: Sequence[Images]
+) -> dict[str, dict[str, float]]:
+    """How far one compiled network's answers are from another's, px.
+
+    Returns:
+        For each of `OUTPUTS` the `mean` and `p99` of the length of the difference, over all pixels of all samples, and
+        `mean_answer`, the mean length of the exact answer.
+    """
+    differences: list[list[np.ndarray]] = [[] for _ in OUTPUTS]
+    lengths: list[list[np.ndarray]] = [[] for _ in OUTPUTS]
+    for images in samples:
+        inputs = [images[name] for name in INPUTS]
+        answers, others = exact(inputs), changed(inputs)
+        for index in range(len(OUTPUTS)):
+            lengths[index].append(np.linalg.norm(answers[index], axis=-1).ravel())
+            difference = answers[index] - others[index]
+            differences[index].append(np.linalg.norm(difference, axis=-1).ravel())
+    return {
+        name: {
+            "mean": float(np.mean(differences[index])),
+            "p99": float(np.percentile(differences[index], 99)),
+            "mean_answer": float(np.mean(lengths[index])),
+        }
+        for index, name in enumerate(OUTPUTS)
+    }

@@ -1,0 +1,129 @@
+"""The network that an engine runs: what tells it from others, and the Keras model when a graph must be made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dwarf_ros import __version__
+from dwarf_ros.engines.cache import cache_folder
+from dwarf_ros.types import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+OUTPUTS = ("disparity", "disparity_change", "forward_flow")
+"""The network's answers, in the order of an exported graph's outputs."""
+
+
+class NetworkSource:
+    """A weights file, read only if something must be made of it, or a Keras model.
+
+    Attributes:
+        name: of the preset.
+        file: the weights file, or None where a model was given.
+    """
+
+    def __init__(self, source: keras.Model | str | Path, preset: str | None = None) -> None:
+        """Look at the weights, without Keras if they are in a file.
+
+        Args:
+            source: a weights file, or a network of `dwarf_ros.network`.
+            preset: what a weights file must be of; None takes any.
+
+        Raises:
+            InputError: the file is missing, truncated or not of that preset.
+        """
+        if isinstance(source, str | Path):
+            from dwarf_ros.network.weights import read_header
+
+            self.file: Path | None = Path(source)
+            self.name = read_header(self.file, preset).preset
+            self._model: keras.Model | None = None
+        else:
+            self.file, self.name, self._model = None, source.name, source
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal digits that change with the weights, the network's code, and the versions of both packages."""
+        digest = hashlib.blake2b(digest_size=12)
+        digest.update(f"{__version__} {version('keras')} {self.name}".encode())
+        for file in sorted((Path(__file__).parents[1] / "network").glob("*.py")):
+            digest.update(file.read_bytes())
+        if self.file is not None:
+            digest.update(self.file.read_bytes())
+        else:
+            for variable in self.model().variables:
+                digest.update(f"{variable.path} {variable.shape}".encode())
+                digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+        return digest.hexdigest()
+
+    def model(self, dtype_policy: str = "float32") -> keras.Model:
+        """The Keras model that computes in this dtype policy of Keras.
+
+        Raises:
+            InputError: the weights file is damaged; another policy than float32 is asked of what was given as a model; or
+                Keras does not run on TensorFlow, of which engines take the graph.
+        """
+        # TensorFlow announces itself on stderr at length.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            raise InputError(
+                f"engine: Keras runs on {keras.backend.backend()}, expected its tensorflow backend "
+                "(set KERAS_BACKEND=tensorflow)"
+            )
+        if dtype_policy == "float32" and self._model is not None:
+            return self._model
+        if self.file is None:
+            raise InputError(
+                f"precision: {dtype_policy} needs a weights file, and a model was given"
+            )
+        from dwarf_ros import network
+
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(dtype_policy)
+        try:
+            model = network.load(self.file, self.name)
+        finally:
+            keras.config.set_dtype_policy(before)
+        if dtype_policy == "float32":
+            self._model = model
+        return model
+
+    def forget_model(self) -> None:
+        """Let go of a model that was read from the file."""
+        if self.file is not None:
+            self._model = None
+
+    def check(self) -> None:
+        """Read the weights file unless something was made of it before, when it was whole.
+
+        Raises:
+            InputError: as `model`.
+        """
+        if not any(cache_folder().glob(f"{self._entry_prefix}*")):
+            self.model()
+
+    def entry(self, kind: str, shape: tuple[int, ...], *tools: str) -> str:
+        """Name of the cache's entry for what is made of this network.
+
+        Args:
+            kind: what is made.
+            shape: of each input, N x H x W x 3.
+            tools: packages on whose versions it depends.
+        """
+        batch, height, width, _ = shape
+        made_by = "".join(f"-{tool}{version(tool)}" for tool in tools)
+        return f"{self._entry_prefix}{kind}-{batch}x{height}x{width}{made_by}"
+
+    @property
+    def _entry_prefix(self) -> str:
+        return f"{self.name}-{self.digest}-"

@@ -1,0 +1,535 @@
+"""How fast the engines run a network, beside the least time that this machine could take.
+
+Each engine lives in a process of its own, whose memory is measured, and they answer in turn, so that what else the machine
+does falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dwarf_ros.datasets.formats import write_atomically
+from dwarf_ros.evaluation.quantization import check_size, drive_images, quantize_for_drives
+from dwarf_ros.evaluation.report import (
+    Chart,
+    Figure,
+    Report,
+    Series,
+    Table,
+    Value,
+    write_report,
+)
+from dwarf_ros.progress import Progress
+from dwarf_ros.types import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+_PARTS = ("encoder", *(f"level {level}" for level in (6, 5, 4, 3, 2)), "context", "full size")
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this machine reaches in one float32 matrix product (FLOP/s) and in one large copy (bytes/s, read and written)."""
+
+    flops: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one answer takes at least.
+
+    Attributes:
+        macs: multiplications with addition, of convolutions and cost volumes.
+        bytes: weights read once, and each layer's float32 result written once and read once.
+        macs_of_parts: the same by part of the network.
+    """
+
+    macs: int
+    bytes: int
+    macs_of_parts: dict[str, int]
+
+
+@dataclass
+class Timing:
+    """One engine at one precision.
+
+    Attributes:
+        engine, precision: what ran.
+        first_s: from loading the engine to its first answer.
+        seconds: of each timed answer.
+        peak_memory: largest resident memory of its process, bytes.
+        layer_seconds: by kind of layer, where the engine tells.
+        error: why there is no timing, or "".
+    """
+
+    engine: str
+    precision: str
+    first_s: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    peak_memory: int = 0
+    layer_seconds: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        """Engine and precision."""
+        return f"{self.engine} {self.precision}"
+
+    @property
+    def median(self) -> float:
+        """Median of the seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def p95(self) -> float:
+        """95th percentile of the seconds."""
+        return float(np.percentile(self.seconds, 95))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `run_benchmark` measured, of one preset at one image size.
+
+    Attributes:
+        preset: name of the network's preset.
+        height, width: of the images, px.
+        machine, cores: name of the processor, and how many of its cores this process may use.
+        ceilings: what the machine reaches.
+        work: what one answer takes.
+        timings: of each engine.
+        int8_accuracy: what quantisation changed (`engines.quantization.quantize`), where int8 was timed.
+    """
+
+    preset: str
+    height: int
+    width: int
+    machine: str
+    cores: int
+    ceilings: Ceilings
+    work: Work
+    timings: list[Timing]
+    int8_accuracy: dict[str, Any] | None = None
+
+    @property
+    def floor_s(self) -> float:
+        """The least time that one answer could take in float32: at the ceiling of arithmetic or of memory."""
+        arithmetic = 2 * self.work.macs / self.ceilings.flops
+        return max(arithmetic, self.work.bytes / self.ceilings.bytes_per_second)
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, in s, bytes, FLOP and px."""
+        return asdict(self) | {
+            "floor_s": self.floor_s,
+            "timings": [
+                asdict(timing)
+                | (
+                    {
+                        "median_s": timing.median,
+                        "p95_s": timing.p95,
+                        "per_second": 1 / timing.median,
+                        "times_floor": timing.median / self.floor_s,
+                    }
+                    if timing.seconds
+                    else {}
+                )
+                for timing in self.timings
+            ],
+        }
+
+
+def run_benchmark(
+    weights: str | Path,
+    configurations: Sequence[tuple[str, str]],
+    height: int = 384,
+    width: int = 1280,
+    rounds: int = 20,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Time the engines, each in a process of its own, in turn.
+
+    Args:
+        weights: a weights file.
+        configurations: engine and precision of each; one that cannot be had is reported, not raised.
+        height: of the images, px, a multiple of 64.
+        width: of the images, px, a multiple of 64.
+        rounds: timed answers of each engine, after one that is not counted.
+        progress: called with the rounds that are done.
+
+    Raises:
+        InputError: a size that is not a multiple of 64 px, no rounds, weights that cannot be read, or no engine that runs.
+    """
+    check_size(height, width)
+    if rounds < 1:
+        raise InputError(f"--rounds: {rounds}, expected at least 1")
+    from dwarf_ros.network.weights import read_header
+
+    preset = read_header(weights).preset
+    int8_accuracy = None
+    if ("openvino", "int8") in configurations and find_spec("nncf") and find_spec("openvino"):
+        int8_accuracy = quantize_for_drives(weights, height, width)
+    context = multiprocessing.get_context("spawn")
+    runners = []
+    for engine, precision in configurations:
+        ours, theirs = context.Pipe()
+        arguments = (theirs, engine, precision, str(weights), height, width)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        runners.append((Timing(engine, precision), process, ours))
+        # One after the other, so that the first answers do not hinder one another.
+        _take(*runners[-1][::2], "first")
+    try:
+        for done in range(rounds):
+            if progress is not None:
+                progress(done, rounds)
+            for timing, _, pipe in runners:
+                if not timing.error:
+                    _take(timing, pipe, "run")
+        if progress is not None:
+            progress(rounds, rounds)
+        for timing, _, pipe in runners:
+            if not timing.error:
+                _take(timing, pipe, "end")
+    finally:
+        for _, process, pipe in runners:
+            pipe.close()
+            process.join(10)
+            process.terminate()
+    timings = [timing for timing, _, _ in runners]
+    if all(timing.error for timing in timings):
+        raise InputError(f"benchmark: no engine runs; {timings[0].name}: {timings[0].error}")
+    return Benchmark(
+        preset=preset,
+        height=height,
+        width=width,
+        machine=_machine(),
+        cores=len(os.sched_getaffinity(0)),
+        ceilings=measure_ceilings(),
+        work=count_work(weights, height, width),
+        timings=timings,
+        int8_accuracy=int8_accuracy,
+    )
+
+
+def configurations(
+    engines: Sequence[str] = (), precisions: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Engines and precisions to time: of those asked for, all that there are.
+
+    Args:
+        engines: of `engines.ENGINES`, or `auto`; none: those that are installed.
+        precisions: of `engines.PRECISIONS`; none: all but tf32 and int8.
+
+    Raises:
+        InputError: an unknown engine or precision, or none of the engines computes in any of the precisions.
+    """
+    from dwarf_ros.engines import (
+        ENGINES,
+        PRECISIONS_OF,
+        check_name,
+        check_precision,
+        choose_engine,
+    )
+
+    for engine in engines:
+        check_name(engine)
+    engines = [choose_engine() if engine == "auto" else engine for engine in engines]
+    for precision in precisions:
+        if not any(precision in each for each in PRECISIONS_OF.values()):
+            check_precision(precision, "tensorflow")
+    found = [
+        (engine, precision)
+        for engine in engines or [engine for engine in ENGINES if find_spec(engine)]
+        for precision in precisions or ("f32", "bf16")
+        if precision in PRECISIONS_OF.get(engine, ())
+    ]
+    if not found:
+        raise InputError(
+            f"--precision: {', '.join(precisions)} given to {', '.join(engines) or 'what is installed'}, expected one that "
+            "an engine computes in"
+        )
+    return found
+
+
+def save_fresh_weights(preset: str, file: Path) -> None:
+    """Write untrained weights, which take as long as trained ones.
+
+    Raises:
+        InputError: an unknown preset.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from dwarf_ros import network
+
+    network.save(network.build(preset), file, origin="untrained, for timing")
+
+
+def _take(timing: Timing, pipe: Connection, command: str) -> None:
+    """Ask a process for something, and keep what it answers."""
+    try:
+        pipe.send(command)
+        what, value = pipe.recv()
+    except (EOFError, OSError):
+        what, value = "error", "its process ended"
+    if what == "error":
+        timing.error = value
+    elif command == "first":
+        timing.first_s = value
+    elif command == "run":
+        timing.seconds.append(value)
+    else:
+        timing.peak_memory, timing.layer_seconds = value
+
+
+def _serve(
+    pipe: Connection, engine: str, precision: str, weights: str, height: int, width: int
+) -> None:
+    """The process of one engine: answers `first`, `run` and `end`."""
+    images = drive_images(0, height, width)
+    runner = None
+    while True:
+        try:
+            command = pipe.recv()
+        except EOFError:
+            return
+        try:
+            start = time.perf_counter()
+            if command == "end":
+                # Before the clocks are put into the network, which takes memory of its own.
+                memory = _peak_memory()
+                pipe.send(("done", (memory, _layer_seconds(runner, images))))
+                continue
+            if runner is None:
+                from dwarf_ros.engines import load_engine
+
+                runner = load_engine(engine, weights, precision)
+            runner.run(images)
+            pipe.send(("done", time.perf_counter() - start))
+        except InputError as error:
+            pipe.send(("error", str(error)))
+
+
+def _peak_memory() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _layer_seconds(runner: Any, images: dict[str, np.ndarray]) -> dict[str, float]:
+    if not hasattr(runner, "layer_times"):
+        return {}
+    kinds: dict[str, float] = {}
+    for layer in runner.layer_times(images):
+        kinds[layer.kind] = kinds.get(layer.kind, 0.0) + layer.seconds
+    return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
+
+
+def measure_ceilings(size: int = 2048, repeats: int = 5) -> Ceilings:
+    """The best of some matrix products of `size` squared, and of some copies of 256 MB."""
+    rng = np.random.default_rng(0)
+    left, right = rng.random((2, size, size), dtype=np.float32)
+    product = np.empty_like(left)
+    source = np.ones(2**26, np.float32)
+    target = np.empty_like(source)
+
+    def best(work: Any) -> float:
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return Ceilings(
+        flops=2 * size**3 / best(lambda: np.matmul(left, right, out=product)),
+        bytes_per_second=2 * source.nbytes / best(lambda: np.copyto(target, source)),
+    )
+
+
+def count_work(weights: str | Path, height: int, width: int) -> Work:
+    """Count what the network of a weights file has to do for one pair of frames."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from dwarf_ros import network
+
+    return work_of(network.load(weights, height=height, width=width))
+
+
+def work_of(model: keras.Model) -> Work:
+    """Count what a network with a fixed input size has to do for one pair of frames."""
+    import keras
+
+    from dwarf_ros.network import INPUTS
+
+    parts: dict[str, int] = {}
+    results = 0
+    for layer in model.layers:
+        outputs = layer.output if isinstance(layer.output, list | tuple) else [layer.output]
+        # The encoder sees the four images as a batch.
+        images = len(INPUTS) if layer.name.startswith("Encoder.") else 1
+        elements = sum(_elements(output) for output in outputs if hasattr(output, "shape"))
+        macs = 0
+        if isinstance(layer, keras.layers.Conv2D):
+            macs = elements * int(np.prod(layer.kernel.shape[:3]))
+        elif isinstance(layer, keras.layers.Conv2DTranspose):
+            macs = _elements(layer.input) * int(np.prod(layer.kernel.shape[:3]))
+        elif hasattr(layer, "preset") and "cost_volumes" in layer.name:
+            macs = _correlation_macs(layer)
+        part = _part(layer.name)
+        parts[part] = parts.get(part, 0) + images * macs
+        results += images * elements
+    weights = sum(int(np.prod(variable.shape)) for variable in model.variables)
+    in_order = {part: parts[part] for part in _PARTS if parts.get(part)}
+    return Work(sum(in_order.values()), 4 * (weights + 2 * results), in_order)
+
+
+def _correlation_macs(layer: Any) -> int:
+    _, height, width, channels = layer.input[0].shape
+    side = 2 * layer.preset.max_displacement + 1
+    depths = 2 * layer.preset.max_depth_displacement + 1
+    return height * width * (2 * side * channels + side**2 * (channels + depths * side))
+
+
+def _elements(tensor: Any) -> int:
+    return int(np.prod([side for side in tensor.shape if side is not None]))
+
+
+def _part(name: str) -> str:
+    if name.startswith("Encoder."):
+        return "encoder"
+    if "context_network" in name:
+        return "context"
+    if name.startswith("decoder.block_"):
+        return f"level {name.removeprefix('decoder.block_')[0]}"
+    return "full size"
+
+
+def _machine() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def write_benchmark(benchmark: Benchmark, out: Path) -> None:
+    """Write benchmark.json, and report.html with tables and charts, into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "benchmark.json", json.dumps(benchmark.as_json(), indent=1).encode())
+    write_report(out / "report.html", make_report(benchmark))
+
+
+def timing_rows(benchmark: Benchmark) -> list[list[Value]]:
+    """For each engine: name, median and p95 in ms, answers a second, times the floor, peak memory in MB, first answer in s."""
+    return [
+        [
+            timing.name,
+            1e3 * timing.median if timing.seconds else None,
+            1e3 * timing.p95 if timing.seconds else None,
+            1 / timing.median if timing.seconds else None,
+            timing.median / benchmark.floor_s if timing.seconds else None,
+            timing.peak_memory / 1e6 if timing.seconds else None,
+            timing.first_s if timing.seconds else None,
+        ]
+        for timing in benchmark.timings
+    ]
+
+
+COLUMNS = (
+    *("engine", "median [ms]", "p95 [ms]", "rate [1/s]"),
+    *("times the floor", "peak memory [MB]", "first answer [s]"),
+)
+
+
+def make_report(benchmark: Benchmark) -> Report:
+    """The page that `write_benchmark` writes."""
+    ran = [timing for timing in benchmark.timings if timing.seconds]
+    names = [timing.name for timing in ran]
+    layered = [timing for timing in ran if timing.layer_seconds]
+    kinds = list(dict.fromkeys(kind for timing in layered for kind in timing.layer_seconds))
+    ceilings, work = benchmark.ceilings, benchmark.work
+    fastest = min(ran, key=lambda timing: timing.median)
+    tables = [Table("Engines", COLUMNS, timing_rows(benchmark), decimals=1)]
+    if layered:
+        rows: list[list[Value]] = [
+            [
+                kind,
+                *(
+                    100 * timing.layer_seconds.get(kind, 0.0) / sum(timing.layer_seconds.values())
+                    for timing in layered
+                ),
+            ]
+            for kind in kinds[:12]
+        ]
+        columns = ["kind of layer", *(f"{timing.name} [%]" for timing in layered)]
+        tables.append(Table("Share of the time by kind of layer", columns, rows, decimals=1))
+    shares: list[list[Value]] = [
+        [part, macs / 1e9, 100 * macs / work.macs] for part, macs in work.macs_of_parts.items()
+    ]
+    tables.append(Table("Arithmetic", ["part", "GMAC", "share [%]"], shares))
+    return Report(
+        title=f"{benchmark.preset} at {benchmark.width} x {benchmark.height} px",
+        subtitle=f"{benchmark.machine}, {benchmark.cores} cores",
+        figures=[
+            Figure("fastest engine", fastest.name),
+            Figure("its median", 1e3 * fastest.median, "ms"),
+            Figure("its rate", 1 / fastest.median, "Hz"),
+            Figure("floor in float32", 1e3 * benchmark.floor_s, "ms"),
+        ],
+        notes=[
+            f"Ceilings measured in the same run: {ceilings.flops / 1e9:.0f} GFLOP/s in a float32 matrix product, "
+            f"{ceilings.bytes_per_second / 1e9:.1f} GB/s in a copy. One answer takes {work.macs / 1e9:.1f} GMAC and at "
+            f"least {work.bytes / 1e6:.0f} MB of memory traffic. bf16 and int8 may be faster than the floor, which is that of "
+            "float32.",
+            *_int8_notes(benchmark),
+            *(f"{timing.name}: {timing.error}" for timing in benchmark.timings if timing.error),
+        ],
+        tables=tables,
+        charts=[
+            Chart(
+                "Time of one answer",
+                "bar",
+                "engine",
+                "time [ms]",
+                [
+                    Series("median", names, [1e3 * timing.median for timing in ran]),
+                    Series("p95", names, [1e3 * timing.p95 for timing in ran]),
+                    Series("float32 floor", names, [1e3 * benchmark.floor_s] * len(ran)),
+                ],
+            ),
+            Chart(
+                "Peak memory",
+                "bar",
+                "engine",
+                "memory [MB]",
+                [Series("resident", names, [timing.peak_memory / 1e6 for timing in ran])],
+            ),
+        ],
+    )
+
+
+def _int8_notes(benchmark: Benchmark) -> list[str]:
+    if benchmark.int8_accuracy is None:
+        return []
+    changes = ", ".join(
+        f"{name} {change['mean']:.2f} px"
+        for name, change in benchmark.int8_accuracy["change_px"].items()
+    )
+    drives = benchmark.int8_accuracy["measured_on"]
+    return [
+        f"Mean change by int8 on {drives} made drives that it was not calibrated on: {changes}."
+    ]

@@ -1,0 +1,73 @@
+"""Quantising a network for an image size, on drives that are made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dwarf_ros.datasets.procedural import ProceduralDrive
+from dwarf_ros.network import INPUTS
+from dwarf_ros.network.presets import SIZE_MULTIPLE
+from dwarf_ros.types import InputError
+
+CALIBRATION_SEEDS = range(24)
+HELD_OUT_SEEDS = range(1000, 1008)
+
+
+def drive_images(seed: int, height: int, width: int) -> dict[str, np.ndarray]:
+    """The network's inputs for the first two frames of a procedural drive, float32 1 x H x W x 3 each, in [0, 1]."""
+    first, second = ProceduralDrive(seed, 2, width, height)
+    views = (first.left, first.right, second.left, second.right)
+    return {
+        name: view[None].astype(np.float32) / np.float32(255)
+        for name, view in zip(INPUTS, views, strict=True)
+    }
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise InputError where a side is not a multiple of 64 px."""
+    if height <= 0 or width <= 0 or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        raise InputError(
+            f"--size: {height}x{width} px, expected HEIGHTxWIDTH, multiples of {SIZE_MULTIPLE} px"
+        )
+
+
+def quantize_for_drives(
+    weights: str | Path,
+    height: int,
+    width: int,
+    calibration: Iterable[int] = CALIBRATION_SEEDS,
+    held_out: Iterable[int] = HELD_OUT_SEEDS,
+) -> dict[str, Any]:
+    """Make the 8-bit integer network that engine openvino runs with precision int8; it is kept in the cache.
+
+    Args:
+        weights: a weights file.
+        height: of the images as the network sees them, px, a multiple of 64.
+        width: of the images as the network sees them, px, a multiple of 64.
+        calibration: seeds of the drives from which the ranges of the integers are found.
+        held_out: seeds of the drives on which the change is measured.
+
+    Returns:
+        What `engines.quantization.quantize` measured.
+
+    Raises:
+        InputError: a size that is not a multiple of 64 px, weights that cannot be read, or NNCF is not installed.
+    """
+    check_size(height, width)
+    from dwarf_ros.engines import choose_engine
+    from dwarf_ros.engines.graph import require
+
+    choose_engine("openvino")
+    require("quantize", "nncf")
+    from dwarf_ros.engines.quantization import quantize
+    from dwarf_ros.engines.source import NetworkSource
+
+    return quantize(
+        NetworkSource(weights),
+        [drive_images(seed, height, width) for seed in calibration],
+        [drive_images(seed, height, width) for seed in held_out],
+    )
