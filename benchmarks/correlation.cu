@@ -1,5 +1,6 @@
 // Checks and times the CUDA kernels without a framework; benchmarks/correlation.py builds and runs it.
 //   check: each kernel against the CPU kernel, in slices of wider maps, and twice for the same bits. Small, for compute-sanitizer.
+//   large: more than 2^31 elements, where there is memory for them.
 //   time: one JSON object a line: microseconds a call, in CUDA graphs that take turns over more maps than the cache holds.
 #include <cuda_runtime.h>
 
@@ -7,7 +8,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <random>
 #include <string>
@@ -238,6 +238,55 @@ int check() {
   return failures != 0;
 }
 
+// The last rows of a volume of more than 2^31 elements against those of the image's last rows alone.
+int check_large() {
+  const Type type = Type::bfloat16;
+  const Correlation whole = {1, 5184, 5120, 4, 4, 4, 0, 0.1f};
+  Correlation end = whole;
+  end.height = 64;
+  const int64_t rows = 32;  // compared; the gradients of the part's upper ones miss neighbours
+  const int64_t skipped = (whole.height - end.height) * whole.width;
+  const int64_t channels = whole.volume_channels();
+  size_t free_bytes = 0, all_bytes = 0;
+  require(cudaMemGetInfo(&free_bytes, &all_bytes), "memory");
+  if (free_bytes < size_t{6} << 30) {
+    std::printf("too little memory for a large volume\n");
+    return 0;
+  }
+  std::mt19937 generator(3);
+  std::vector<char> values(whole.pixels() * whole.channels * 2);
+  for (int64_t i = 0; i < whole.pixels() * whole.channels; ++i) {
+    write(type, values.data(), i, static_cast<float>(generator()) * 0x1p-31f - 1.0f);
+  }
+  const Buffer features(values), volume(whole.pixels() * channels * 2), part(end.pixels() * channels * 2);
+  const Buffer gradient(whole.pixels() * whole.channels * 2), part_gradient(end.pixels() * whole.channels * 2);
+  const Map all = {features.data(), whole.channels};
+  const Map last = at(features.data(), whole.channels, skipped * whole.channels, type);
+  const Map all_volume = {volume.data(), channels};
+  const Map last_volume = {part.data(), channels};
+  const Map none = {nullptr, 0};
+  require(dwarf::gpu::correlate(nullptr, type, whole, all, all, all_volume, 8));
+  require(dwarf::gpu::correlate(nullptr, type, end, last, last, last_volume, 8));
+  require(dwarf::gpu::correlate_gradient(nullptr, type, whole, Operand::second, all, all_volume, all_volume, none,
+                                         {gradient.data(), whole.channels}));
+  require(dwarf::gpu::correlate_gradient(nullptr, type, end, Operand::second, last, last_volume, last_volume, none,
+                                         {part_gradient.data(), whole.channels}));
+  require(cudaDeviceSynchronize(), "large volume");
+  const auto same_end = [&](const Buffer& a, int64_t a_bytes, const Buffer& b, int64_t b_bytes, int64_t bytes) {
+    std::vector<char> of_a(bytes), of_b(bytes);
+    require(cudaMemcpy(of_a.data(), static_cast<char*>(a.data()) + a_bytes - bytes, bytes, cudaMemcpyDeviceToHost), "copy");
+    require(cudaMemcpy(of_b.data(), static_cast<char*>(b.data()) + b_bytes - bytes, bytes, cudaMemcpyDeviceToHost), "copy");
+    return of_a == of_b;
+  };
+  const bool right = same_end(volume, whole.pixels() * channels * 2, part, end.pixels() * channels * 2,
+                              rows * whole.width * channels * 2);
+  const bool gradient_right = same_end(gradient, whole.pixels() * whole.channels * 2, part_gradient,
+                                       end.pixels() * whole.channels * 2, rows * whole.width * whole.channels * 2);
+  std::printf("volume of %lld elements: %s, gradient: %s\n", static_cast<long long>(whole.pixels() * channels),
+              right ? "right" : "wrong", gradient_right ? "right" : "wrong");
+  return !(right && gradient_right);
+}
+
 __global__ void copy_kernel(const float4* source, float4* target, int64_t count) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count; i += step) target[i] = source[i];
@@ -386,5 +435,6 @@ int time_all() {
 int main(int argc, char** argv) {
   int cards = 0;
   require(cudaGetDeviceCount(&cards), "no GPU");
-  return argc > 1 && std::strcmp(argv[1], "time") == 0 ? time_all() : check();
+  const std::string mode = argc > 1 ? argv[1] : "check";
+  return mode == "time" ? time_all() : mode == "large" ? check_large() : check();
 }

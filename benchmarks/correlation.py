@@ -111,15 +111,12 @@ def native(folder: Path, nvcc: str, sanitizer: bool, report: dict[str, Any]) -> 
     flags.append(f"-gencode=arch=compute_{newest},code=sm_{newest}")
     subprocess.run([nvcc, *flags, *map(str, sources), "-o", str(program)], check=True)
     faults = []
-    checks = [[str(program), "check"]]
-    if sanitizer:
-        checks += [
-            ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *checks[0]]
-            for tool in TOOLS
-        ]
+    checks = {"kernels": [str(program), "check"], "large": [str(program), "large"]}
+    for tool in TOOLS if sanitizer else ():
+        sanitized = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
+        checks[tool] = [*sanitized, *checks["kernels"]]
     report["checks"] = {}
-    for command in checks:
-        name = command[2] if len(command) > 2 else "kernels"
+    for name, command in checks.items():
         done = subprocess.run(command, capture_output=True, text=True)
         lines = (done.stdout + done.stderr).strip().splitlines()
         report["checks"][name] = lines[-20:]
