@@ -858,16 +858,16 @@ class _Builder:
             body, np.array([0, -(lower + high) / 2, -0.1 * (long - top)]),
             np.array([0.9 * wide, high - lower, top]), [glass, paint], z,
         )  # fmt: skip
+        if z > 30:
+            # Wheels farther off are hardly to be seen.
+            return
         axes = np.stack([[0, 1.0, 0], [0, 0, 1.0], [1.0, 0, 0]], axis=1)
-        for place in (-0.32, 0.32):
-            self.quadric(
-                body, np.array([0, -0.32, place * long]), axes, np.array([0.32, 0.32, wide / 2 + 0.01]),
-                CYLINDER, self.round(dark, 2),
-            )  # fmt: skip
-            for side in (-1, 1):
-                hub = np.array([side * (wide / 2 + 0.01), -0.32, place * long])
-                turned = np.stack([[0, 1.0, 0], [0, 0, 1.0]])
-                self.card(body, hub, turned, (0.64, 0.64), dark, z, corners=7, facing=side)
+        for side, place in ((-1, -0.32), (-1, 0.32), (1, -0.32), (1, 0.32)):
+            middle = np.array([side * (wide / 2 - 0.09), -0.32, place * long])
+            radii = np.array([0.32, 0.32, 0.1])
+            self.quadric(body, middle, axes, radii, CYLINDER, self.round(dark, 2))
+            hub = middle + np.array([side * 0.1, 0, 0])
+            self.card(body, hub, axes.T, (0.64, 0.64), dark, z, corners=7, facing=side)
 
     def walker(self, ground: np.ndarray, edge: float, pace: float) -> None:
         rng = self.rng
