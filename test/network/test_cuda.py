@@ -18,6 +18,9 @@ from dwarf_ros.network import cuda
 from dwarf_ros.network.cuda import build, find_fault, from_kernels
 from dwarf_ros.types import InputError
 
+# The first test waits for the build.
+pytestmark = pytest.mark.timeout(300)
+
 FACES = ("tensorflow", "jax")
 NVCC = shutil.which("nvcc")
 SLOPE = 0.1
@@ -463,6 +466,8 @@ def test_build_says_in_one_line_what_it_lacks(tmp_path, monkeypatch, capsys):
     failing.chmod(0o755)
     assert build.main(["--nvcc", str(failing), "--out", str(tmp_path)]) == 2
     assert "failed: fatal error: no licence" in capsys.readouterr().err
+    assert build.main(["--nvcc", "none", "--out", str(failing / "folder")]) == 2
+    assert "folder cannot be made: Not a directory" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert build.main(["--out", str(tmp_path)]) == 2
     assert (

@@ -73,7 +73,8 @@ def build(
         The libraries' files.
 
     Raises:
-        InputError: no framework, no g++, an architecture that the nvcc does not know, or a compiler that fails.
+        InputError: no framework, no g++, an architecture that the nvcc does not know, a compiler that fails, or a folder that
+            cannot be made.
     """
     chosen = installed_faces() if faces is None else list(faces)
     if not chosen:
@@ -85,7 +86,10 @@ def build(
         raise InputError(f"correlation: no {nvcc or 'nvcc'} to build for {' '.join(architectures)}")
     targets = _targets(compiler, architectures) if compiler else []
     folder = folder or cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"correlation: {folder} cannot be made: {error.strerror}") from None
     defines = []
     if targets:
         defines = ["-DDWARF_CUDA", f'-DDWARF_ARCHITECTURES="{" ".join(targets)}"']
