@@ -6,19 +6,22 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 HAS_MESSAGES := $(BIN)/python -c 'import dwarf_ros.msg' 2>/dev/null
 INSTALLED := $(VENV)/installed
 SOURCE ?=
+ARCHITECTURES ?=
 
 # .venv stands alone: a sourced ROS 2 or another environment must not get into it.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONHOME PYTHONPATH RMW_IMPLEMENTATION
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DELETE_ON_ERROR:
-.PHONY: help install test lint demo clean remake
+.PHONY: help install test lint demo cuda clean remake
 
 help:
 	@echo 'make test           all checks: style, import rules, types, tests'
 	@echo 'make lint           the checks without the tests'
 	@echo 'make demo           a stereo sequence into the live node; figures and pictures in out/demo'
 	@echo '                    SOURCE=FOLDER: your own sequence in place of the made one'
+	@echo 'make cuda           the correlations as CUDA kernels; needs nvcc'
+	@echo "                    ARCHITECTURES='sm_87': for a GPU other than the one that is here"
 	@echo 'make install        only make or update $(VENV)'
 	@echo 'make clean          remove $(VENV) and everything that was made'
 	@echo 'PYTHON=...          the Python to make $(VENV) with: 3.11, 3.12 or 3.13 (python3)'
@@ -38,6 +41,9 @@ demo: $(INSTALLED)
 	$(BIN)/dwarf demo --out out/demo $(if $(SOURCE),'$(SOURCE)')
 
 install: $(INSTALLED)
+
+cuda: $(INSTALLED)
+	$(BIN)/python -m dwarf_ros.network.cuda.build $(ARCHITECTURES)
 
 clean:
 	rm -rf $(VENV) build install log out dwarf_ros.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

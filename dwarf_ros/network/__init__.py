@@ -22,6 +22,7 @@ def build(
     height: int | None = None,
     width: int | None = None,
     all_levels: bool = False,
+    correlation: str = "ops",
 ) -> keras.Model:
     """The network with fresh weights.
 
@@ -39,6 +40,8 @@ def build(
             `level_3`, and `level_0`, the full-size answer; batch x H / 2**level x W / 2**level x 4 (disparity,
             disparity_change, u, v), full-resolution px divided by `presets.SCALE_FACTOR`; and for presets with `matching`
             the `matches` of `decoder.Decoded`.
+        correlation: what computes the cost volumes: `ops`, keras.ops; `cuda`, the kernels of `dwarf_ros.network.cuda`, which do
+            not run inside XLA under TensorFlow; `auto`, the kernels where there is a GPU and they are built and right.
 
     Raises:
         InputError: an unknown preset, or a size that is not a multiple of 64 px.
@@ -60,7 +63,7 @@ def build(
     pyramid = encoder.encode(stacked, preset)
     of_levels = [keras.ops.split(features, len(INPUTS), axis=0) for features in pyramid]
     pyramids = [[level[image] for level in of_levels] for image in range(len(INPUTS))]
-    decoded = decoder.decode(pyramids, preset)
+    decoded = decoder.decode(pyramids, preset, correlation)
 
     names = ("disparity", "disparity_change", "forward_flow")
     answer = decoder.Modalities(SCALE_FACTOR, "modalities")(decoded.levels[0])

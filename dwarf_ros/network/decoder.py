@@ -13,11 +13,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from dwarf_ros.network.cost_volumes import correlation_1d, correlation_2d, correlation_3d
-from dwarf_ros.network.encoder import activated_convolution, leaky_relu
+from dwarf_ros.network import cuda
+from dwarf_ros.network.encoder import activated_convolution
 from dwarf_ros.network.initializers import Initializer, bilinear, fan_in_normal
 from dwarf_ros.network.matching import GlobalMatching, LocalMatching, normalize_channels
-from dwarf_ros.network.presets import SCALE_FACTOR, Preset
+from dwarf_ros.network.presets import NEGATIVE_SLOPE, SCALE_FACTOR, Preset
 from dwarf_ros.network.warping import (
     enlarge_bilinear,
     enlarge_convex,
@@ -40,10 +40,12 @@ class CostVolumes(keras.layers.Layer):
     float32, because coordinates are.
     """
 
-    def __init__(self, preset: Preset, level: int, name: str) -> None:
+    def __init__(self, preset: Preset, level: int, name: str, correlation: str = "ops") -> None:
         super().__init__(name=name, dtype="float32")
         self.preset = preset
         self.level = level
+        self.correlations = cuda.load(correlation)
+        self.supports_jit = self.correlations.compiles
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         """The volumes, as described above."""
@@ -66,15 +68,10 @@ class CostVolumes(keras.layers.Layer):
                 normalize_channels, (left_t0, right_t0, left_t1, right_t1)
             )
         radius, depth = self.preset.max_displacement, self.preset.max_depth_displacement
-
-        def activated(volume: Tensor) -> Tensor:
-            return volume if matching else leaky_relu(volume)
-
-        volume_t0 = activated(correlation_1d(left_t0, right_t0, radius))
-        volume_t1 = activated(correlation_1d(left_t1, right_t1, radius))
-        volume_3d = activated(correlation_3d(volume_t0, volume_t1, radius, depth))
-        volume_flow = activated(correlation_2d(left_t0, left_t1, radius))
-        return ops.concatenate([volume_t0, volume_t1, volume_3d, volume_flow], axis=-1)
+        slope = 1.0 if matching else NEGATIVE_SLOPE
+        return self.correlations.cost_volumes(
+            left_t0, right_t0, left_t1, right_t1, radius, depth, slope
+        )
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
         """Batch, H, W and the number of displacements."""
@@ -191,12 +188,13 @@ class Decoded:
     matches: dict[str, Tensor]
 
 
-def decode(pyramids: list[list[Tensor]], preset: Preset) -> Decoded:
+def decode(pyramids: list[list[Tensor]], preset: Preset, correlation: str = "ops") -> Decoded:
     """Scene flow of every level, and of the input's size.
 
     Args:
         pyramids: features of the levels, from 1 (`encode`), of left_t0, right_t0, left_t1, right_t1.
         preset: the network's sizes.
+        correlation: as of `cuda.load`.
     """
     levels: dict[int, Tensor] = {}
     matches: dict[str, Tensor] = {}
@@ -210,7 +208,9 @@ def decode(pyramids: list[list[Tensor]], preset: Preset) -> Decoded:
         block = f"decoder.block_{level}"
         scope = f"{block}.estimator"
         features = [pyramid[level - 1] for pyramid in pyramids]
-        volumes = CostVolumes(preset, level, f"{block}.cost_volumes")(features + from_coarser[:1])
+        volumes = CostVolumes(preset, level, f"{block}.cost_volumes", correlation)(
+            features + from_coarser[:1]
+        )
         if preset.matching:
             centre = from_coarser[0]
             local = LocalMatching(level, preset.max_displacement, f"{block}.matching")

@@ -115,6 +115,7 @@ def load(
     preset: str | None = None,
     height: int | None = None,
     width: int | None = None,
+    correlation: str = "ops",
 ) -> keras.Model:
     """The network with the preset and weights of a file; inputs and outputs are those of `build`.
 
@@ -123,6 +124,7 @@ def load(
         preset: name of the preset that the file must be of; None takes any.
         height: fixes the input's height, px; None leaves it open.
         width: the same for its width, px.
+        correlation: as of `build`.
 
     Raises:
         InputError: the file is missing, truncated, not safetensors, not written by `save` or by a newer one, of another
@@ -133,7 +135,7 @@ def load(
     file = Path(file)
     with _opened(file) as tensors:
         header = _header(file, tensors, preset)
-        model = build(header.preset, height=height, width=width)
+        model = build(header.preset, height=height, width=width, correlation=correlation)
         variables = named_variables(model)
         unknown = sorted(set(tensors.keys()) - set(variables))
         if unknown:
