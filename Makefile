@@ -13,7 +13,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONHOME PYTHONPA
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DELETE_ON_ERROR:
-.PHONY: help install test lint demo cuda clean remake
+.PHONY: docs docs-assets help install test lint demo cuda clean remake
 
 help:
 	@echo 'make test           all checks: style, import rules, types, tests'
@@ -23,6 +23,7 @@ help:
 	@echo 'make cuda           the correlations as CUDA kernels; needs nvcc'
 	@echo "                    ARCHITECTURES='sm_87': for a GPU other than the one that is here"
 	@echo 'make install        only make or update $(VENV)'
+	@echo 'make docs           the pages, in build/docs; make docs-assets: their pictures and tables (RECIPE=recipe.json)'
 	@echo 'make clean          remove $(VENV) and everything that was made'
 	@echo 'PYTHON=...          the Python to make $(VENV) with: 3.11, 3.12 or 3.13 (python3)'
 
@@ -44,6 +45,14 @@ install: $(INSTALLED)
 
 cuda: $(INSTALLED)
 	$(BIN)/python -m dwarf_ros.network.cuda.build $(ARCHITECTURES)
+
+docs: $(INSTALLED)
+	@$(BIN)/python -c 'import mkdocs, mkdocstrings_handlers.python' 2>/dev/null || $(PIP) install --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet --strict
+	@echo 'build/docs/index.html'
+
+docs-assets: $(INSTALLED)
+	$(BIN)/python docs/make_assets.py $(RECIPE)
 
 clean:
 	rm -rf $(VENV) build install log out dwarf_ros.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
