@@ -292,16 +292,18 @@ def network_images(images: np.ndarray) -> dict[str, np.ndarray]:
 
 @contextmanager
 def open_batches(
-    config: TrainingConfig, items: TrainingItems, first_step: int
+    config: TrainingConfig, items: TrainingItems, first_step: int, part: int = 0, parts: int = 1
 ) -> Iterator[Iterator[Batch]]:
     """The batches of the steps from `first_step` to the last, in order; made by worker processes if there are any.
 
-    A batch whose worker dies is made again by another.
+    Of each batch only one of so many equal parts is made. A batch whose worker dies is made again by another.
 
     Raises:
         InputError: a sample cannot be read, or workers died four times over.
     """
-    steps = range(first_step, config.steps)
+    # A part of a batch is a batch of a training with smaller ones.
+    config = replace(config, batch_size=config.batch_size // parts)
+    steps = range(first_step * parts + part, config.steps * parts, parts)
     if config.workers == 0:
         yield (make_batch(config, items, step) for step in steps)
         return

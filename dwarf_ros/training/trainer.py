@@ -1,7 +1,9 @@
 """The training loop: the same on every Keras backend, resumable at every checkpoint.
 
-A run's folder holds `config.yaml`, `log.jsonl` (a JSON object a line), `checkpoints/`, `panels/` (pictures of the first
-validation sample), `best.safetensors` (weights with the lowest validation score) and, when it is done, `last.safetensors`.
+A run's folder holds `config.yaml`, `log.jsonl` (a JSON object a line), the same as curves and pictures for TensorBoard,
+`checkpoints/`, `panels/` (pictures of the first validation sample), `best.safetensors` (weights with the lowest validation
+score) and, when it is done, `last.safetensors`. Of a training on several machines the first writes them, and all read the
+checkpoints: the folder is one that they share.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import keras
 import numpy as np
+from keras import ops
 
 from dwarf_ros import network
 from dwarf_ros.datasets.formats import write_atomically, write_image
@@ -44,12 +47,14 @@ from dwarf_ros.training.data import (
     open_batches,
     open_samples,
 )
+from dwarf_ros.training.devices import Devices, Learner, check_share, find_devices
 from dwarf_ros.training.losses import (
     finest_loss,
     matching_loss,
     multilevel_loss,
     squared_weights,
 )
+from dwarf_ros.training.tensorboard import EventFile
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.visualization import scene_flow_panel
 
@@ -100,46 +105,61 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Train a network; SIGTERM and SIGINT write a checkpoint and end it early.
+    """Train a network on all devices; SIGTERM and SIGINT write a checkpoint and end it early.
 
     Args:
         config: what to do.
-        out: folder of the run.
+        out: folder of the run; of several machines, one that they share.
         disparity_errors: what a validation measures of disparities, as `dwarf_ros.evaluation.metrics` has it.
         flow_errors: the same of optical flow.
         resume: continue from the folder's last checkpoint, or begin where there is none.
         progress: called after each step.
 
     Raises:
-        InputError: the configuration does not fit the data, the folder holds another run, a file cannot be read or
-            written, or the loss is no longer finite.
+        InputError: the configuration does not fit the data or the devices, the folder holds another run, a file cannot be
+            read or written, the loss is no longer finite, or another machine no longer answers.
     """
     check_config(config)
     items = TrainingItems(config.data)
     check_batch_size(config, items)
+    devices = find_devices()
+    check_share(config.batch_size, devices)
     held_out = (
         open_samples(config.validation.data, "validation.data") if config.validation else None
     )
     last = _last_checkpoint(config, out, resume)
 
     model = make_model(config)
-    run = _Run(config, out, model, held_out, {"disparity": disparity_errors, "flow": flow_errors})
+    state = TrainingState(0, _stored(config))
     if last is not None:
-        run.state = replace(restore(last, model, model.optimizer), config=run.state.config)
-    run.begin()
+        state = replace(restore(last, model, model.optimizer), config=state.config)
+    if devices.total(state.step) != state.step * devices.processes:
+        raise InputError(
+            f"{out}: holds step {state.step} here and another elsewhere, expected one folder for all machines"
+        )
+    measures = {"disparity": disparity_errors, "flow": flow_errors}
+    run = _Run(config, out, devices, model, state, held_out, measures)
     report = progress or (lambda done, total: None)
     report(run.state.step, config.steps)
-    with _signals() as stop, open_batches(config, items, run.state.step) as batches:
-        while run.state.step < config.steps and not stop.is_set():
-            started = time.monotonic()
-            batch = next(batches)
-            run.step(batch, time.monotonic() - started)
+    place = devices.process, devices.processes
+    with (
+        run.files(),
+        _signals() as stop,
+        open_batches(config, items, state.step, *place) as batches,
+    ):
+        batch, stopped = next(batches, None), False
+        while batch is not None and not stopped:
+            batch, stopped_elsewhere = run.step(batch, lambda: next(batches, None), stop.is_set())
             report(run.state.step, config.steps)
-    return run.end()
+            # All end after the same step, or the others would wait for those that did.
+            stopped = stopped_elsewhere if devices.processes > 1 else stop.is_set()
+        outcome = run.end()
+    devices.total(0)
+    return outcome
 
 
 def make_model(config: TrainingConfig) -> keras.Model:
-    """The network with its first weights, its loss and its optimiser, ready for `train_step`.
+    """The network with its first weights and its optimiser.
 
     Raises:
         InputError: the weights to start from are damaged or of another preset.
@@ -148,36 +168,49 @@ def make_model(config: TrainingConfig) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        plain = network.build(config.preset, all_levels=True)
+        model = network.build(config.preset, all_levels=True)
     finally:
         keras.config.set_dtype_policy(policy)
     if config.weights is not None:
         first = named_variables(network.load(config.weights, config.preset))
-        for name, variable in named_variables(plain).items():
+        for name, variable in named_variables(model).items():
             variable.assign(first[name].value)
-
-    class Trained(keras.Model):
-        def compute_loss(
-            self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any
-        ) -> Any:
-            loss = _loss(config, y_pred, y)
-            if config.loss.regularization:
-                weights = self.trainable_variables
-                loss = loss + config.loss.regularization * squared_weights(weights)
-            return loss
-
-    model = Trained(plain.inputs, plain.output, name=plain.name)
-    # Compiling with XLA takes long and gains nothing on TensorFlow; without it JAX would not compile at all.
+    # Compiling answers with XLA takes long and gains nothing on TensorFlow; without it JAX would not compile at all.
     model.compile(_optimizer(config), jit_compile=keras.backend.backend() == "jax")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def train_step(model: keras.Model, config: TrainingConfig, batch: Batch, step: int) -> float:
-    """Learn from one batch as step `step`, counted from 0; the loss before it."""
-    model.optimizer.learning_rate = learning_rate(config.optimizer, step, config.steps)
-    logs = model.train_on_batch(network_images(batch.images), batch.truth, return_dict=True)
-    return float(logs["loss"])
+def make_learner(model: keras.Model, config: TrainingConfig, devices: Devices) -> Learner:
+    """What teaches a network of `make_model`; its losses are named as `loss_names` has them."""
+    return devices.learner(model, lambda *values: losses(config, *values))
+
+
+def losses(config: TrainingConfig, outputs: Any, truth: Any, weights: list[Any]) -> Any:
+    """Losses of a batch, a vector, in the order of `loss_names`."""
+    loss = config.loss
+    if loss.kind == "finest":
+        parts = []
+        total = finest_loss(outputs, truth, loss.weight, loss.flow_weight)
+    else:
+        parts = [
+            multilevel_loss(outputs, truth, {level: weight}, loss.flow_weight)
+            for level, weight in loss.level_weights.items()
+        ]
+        if loss.matching_weight:
+            parts.append(loss.matching_weight * matching_loss(outputs, truth))
+        total = sum(parts)
+    if loss.regularization:
+        total = total + loss.regularization * squared_weights(weights)
+    return ops.stack([total, *parts])
+
+
+def loss_names(config: TrainingConfig) -> list[str]:
+    """What a step's losses are: `loss`, which is minimised, and its weighted parts, if it has several."""
+    if config.loss.kind == "finest":
+        return ["loss"]
+    levels = [f"loss_level_{level}" for level in config.loss.level_weights]
+    return ["loss", *levels, *(["loss_matching"] if config.loss.matching_weight else [])]
 
 
 def predict(model: keras.Model, sample: Sample) -> np.ndarray:
@@ -205,8 +238,11 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
         yield
         return
     variables = model.trainable_variables
-    before = [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+    before = [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
     model.optimizer.finalize_variable_values(variables)
+    for variable in variables:
+        # On JAX they are the optimiser's own arrays, the memory of which an answer takes over.
+        variable.assign(np.array(ops.convert_to_numpy(variable.value)))
     try:
         yield
     finally:
@@ -260,53 +296,77 @@ class _Run:
         self,
         config: TrainingConfig,
         out: Path,
+        devices: Devices,
         model: keras.Model,
+        state: TrainingState,
         held_out: Samples | None,
         measures: dict[str, Measure],
     ) -> None:
-        self._config, self._out, self._model = config, out, model
+        self._config, self._out, self._devices, self._model = config, out, devices, model
+        self._learner = make_learner(model, config, devices)
         self._held_out, self._measures = held_out, measures
-        self._losses: list[float] = []
+        self._losses: list[list[float]] = []
         self._seconds = [0.0, 0.0]
-        self.scores: dict[str, float] = {}
-        self.state = TrainingState(0, _stored(config))
+        self._writes = devices.process == 0
+        self._events: EventFile | None = None
         self._written: int | None = None
+        self.scores: dict[str, float] = {}
+        self.state = state
 
-    def begin(self) -> None:
-        """Write the configuration, and a log without what a crash left after the last checkpoint."""
+    @contextmanager
+    def files(self) -> Iterator[None]:
+        """Begin the files: the configuration, and logs without what a crash left after the last checkpoint."""
         import yaml
 
+        if not self._writes:
+            yield
+            return
         log = self._out / "log.jsonl"
-        try:
+        with self._writing():
             self._out.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(config_values(self._config), sort_keys=False)
             write_atomically(self._out / "config.yaml", text.encode())
             lines = log.read_bytes().splitlines() if log.is_file() else []
             kept = [line for line in lines if _step_of(line) <= self.state.step]
             write_atomically(log, b"".join(line + b"\n" for line in kept))
-        except OSError as error:
-            raise InputError(f"{self._out}: cannot be written: {error.strerror}") from None
+            with suppress(ImportError):
+                self._events = EventFile(self._out, self.state.step)
+        try:
+            yield
+        finally:
+            if self._events is not None:
+                with self._writing():
+                    self._events.close()
 
-    def step(self, batch: Batch, waited: float) -> None:
-        """Learn from a batch, and write what is due."""
-        config, number = self._config, self.state.step
+    def step(
+        self, batch: Batch, fetch: Callable[[], Batch | None], stop: bool
+    ) -> tuple[Batch | None, bool]:
+        """Learn from a batch, and write what is due.
+
+        Args:
+            batch: this process's part of it.
+            fetch: gives the next batch, while the devices work.
+            stop: what the other processes are told.
+
+        Returns:
+            The next batch; and whether any process said stop.
+        """
+        config, done = self._config, self.state.step + 1
         started = time.monotonic()
         try:
-            loss = train_step(self._model, config, batch, number)
+            rate = learning_rate(config.optimizer, done - 1, config.steps)
+            report = self._learner.step(batch, rate, stop)
+            fetched = time.monotonic()
+            following = fetch()
+            waited = time.monotonic() - fetched
+            *values, told = np.asarray(report).tolist()
         except Exception as error:
-            # TensorFlow's gathering refuses to follow motions that are no longer numbers.
-            if type(error).__name__ != "InvalidArgumentError":
-                raise
-            loss = math.nan
-        if not math.isfinite(loss):
-            raise InputError(
-                f"loss: is {loss} at step {number + 1}, expected a finite number (is optimizer.learning_rate, "
-                f"{config.optimizer.learning_rate:g}, too high?)"
-            )
-        self._losses.append(loss)
+            self._explain(error, done)
+            raise
+        _check_loss(values[0], done, config)
+        self._losses.append(values)
         self._seconds[0] += waited
-        self._seconds[1] += time.monotonic() - started
-        done = number + 1
+        self._seconds[1] += time.monotonic() - started - waited
         self.state = replace(self.state, step=done)
         last = done == config.steps
         if done % config.log_every == 0 or last:
@@ -315,6 +375,21 @@ class _Run:
             self._validate()
         if last or done % config.checkpoints.every == 0:
             self._write()
+        return following, told > 0
+
+    def _explain(self, error: Exception, step: int) -> None:
+        """Raise InputError for what a backend says in its own words."""
+        if type(error).__name__ == "InvalidArgumentError":
+            # TensorFlow's gathering refuses to follow motions that are no longer numbers.
+            _check_loss(math.nan, step, self._config)
+        elif self._devices.processes > 1 and type(error).__module__.startswith(
+            ("tensorflow", "jax")
+        ):
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"step {step}: another process of the training no longer answers ({reason}), "
+                "expected all of them to go on; --resume goes on from the last checkpoint"
+            ) from None
 
     def end(self) -> Outcome:
         """Write what was not due yet, leave the weights, and tell what was reached."""
@@ -322,6 +397,8 @@ class _Run:
             self._log_losses()
         if self.state.step != self._written:
             self._write()
+        if not self._writes:
+            return Outcome(self.state.step, self.state.step == self._config.steps, None, {})
         best, last = self._out / "best.safetensors", self._out / "last.safetensors"
         finished = self.state.step == self._config.steps
         if finished:
@@ -330,13 +407,16 @@ class _Run:
         return Outcome(self.state.step, finished, weights, self.scores)
 
     def _write(self) -> None:
-        write_checkpoint(
-            self._out / "checkpoints",
-            self._model,
-            self._model.optimizer,
-            self.state,
-            self._config.checkpoints.keep,
-        )
+        if self._writes:
+            self._learner.sync()
+            write_checkpoint(
+                self._out / "checkpoints",
+                self._model,
+                self._model.optimizer,
+                self.state,
+                self._config.checkpoints.keep,
+            )
+            self._flush()
         self._written = self.state.step
 
     def _save(self, file: Path) -> None:
@@ -347,12 +427,19 @@ class _Run:
 
     def _validate(self) -> None:
         assert self._held_out is not None
+        if not self._writes:
+            return
+        self._learner.sync()
         with averaged_weights(self._model):
             self.scores, panel = validate(self._model, self._held_out, self._measures)
-        self._log({"step": self.state.step, **self.scores})
-        panels = self._out / "panels"
-        panels.mkdir(exist_ok=True)
-        write_image(panels / f"step-{self.state.step:08d}.png", panel)
+        self._log(self.scores, "validation/")
+        with self._writing():
+            panels = self._out / "panels"
+            panels.mkdir(exist_ok=True)
+            write_image(panels / f"step-{self.state.step:08d}.png", panel)
+            if self._events is not None:
+                self._events.picture(self.state.step, "validation/panel", panel)
+        self._flush()
         score = sum(value for name, value in self.scores.items() if name.endswith("EPE"))
         if self.state.best_score is None or score < self.state.best_score:
             self.state = replace(self.state, best_score=score)
@@ -360,37 +447,49 @@ class _Run:
 
     def _log_losses(self) -> None:
         steps = len(self._losses)
+        means = (math.fsum(values) / steps for values in zip(*self._losses, strict=True))
         waited, learnt = (seconds / steps for seconds in self._seconds)
         rate = learning_rate(self._config.optimizer, self.state.step - 1, self._config.steps)
         self._log(
             {
-                "step": self.state.step,
-                "loss": math.fsum(self._losses) / steps,
+                **dict(zip(loss_names(self._config), means, strict=True)),
                 "learning_rate": rate,
                 "data_seconds": round(waited, 4),
                 "step_seconds": round(learnt, 4),
-            }
+            },
+            "training/",
         )
         self._losses, self._seconds = [], [0.0, 0.0]
 
-    def _log(self, values: dict[str, Any]) -> None:
-        try:
+    def _log(self, values: dict[str, float], group: str) -> None:
+        if not self._writes:
+            return
+        with self._writing():
             with (self._out / "log.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(values) + "\n")
+                stream.write(json.dumps({"step": self.state.step, **values}) + "\n")
+            if self._events is not None:
+                tagged = {f"{group}{name}": value for name, value in values.items()}
+                self._events.scalars(self.state.step, tagged)
+
+    def _flush(self) -> None:
+        if self._events is not None:
+            with self._writing():
+                self._events.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise InputError(
-                f"{self._out / 'log.jsonl'}: cannot be written: {error.strerror}"
-            ) from None
+            raise InputError(f"{self._out}: cannot be written: {error.strerror}") from None
 
 
-def _loss(config: TrainingConfig, outputs: Any, truth: Any) -> Any:
-    loss = config.loss
-    if loss.kind == "finest":
-        return finest_loss(outputs, truth, loss.weight, loss.flow_weight)
-    total = multilevel_loss(outputs, truth, loss.level_weights, loss.flow_weight)
-    if loss.matching_weight:
-        total = total + loss.matching_weight * matching_loss(outputs, truth)
-    return total
+def _check_loss(loss: float, step: int, config: TrainingConfig) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"loss: is {loss} at step {step}, expected a finite number (is optimizer.learning_rate, "
+            f"{config.optimizer.learning_rate:g}, too high?)"
+        )
 
 
 def _optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:

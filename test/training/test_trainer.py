@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -8,22 +9,26 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
 
 from dwarf_ros import network
+from dwarf_ros.datasets.formats import read_image
 from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.training.checkpoints import find_checkpoints
-from dwarf_ros.training.config import parse_config
+from dwarf_ros.training.config import learning_rate, parse_config
 from dwarf_ros.training.data import TrainingItems, make_batch, open_samples
+from dwarf_ros.training.devices import find_devices
 from dwarf_ros.training.trainer import (
     averaged_weights,
+    loss_names,
+    make_learner,
     make_model,
     predict,
     train,
-    train_step,
     validate,
 )
 from dwarf_ros.types import InputError
@@ -35,8 +40,32 @@ def run(config, out, **options):
     return train(config, out, disparity_errors, flow_errors, **options)
 
 
+def learn(learner, config, batch, step):
+    """The losses before the step, in the order of `loss_names`, and 0: nobody said stop."""
+    return np.asarray(learner.step(batch, learning_rate(config.optimizer, step, config.steps)))
+
+
 def logged(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def events(folder):
+    """Step to scalars and pictures of each event file, in their order; and the steps that files begin at."""
+    pytest.importorskip("tensorboardX", reason="it writes for TensorBoard, and is optional")
+    from tensorboardX.proto.event_pb2 import SessionLog
+    from tensorflow.compat.v1.train import summary_iterator
+
+    found, begun = {}, []
+    for file in sorted(
+        folder.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns
+    ):
+        for event in summary_iterator(str(file)):
+            if event.session_log.status == SessionLog.START:
+                begun.append(event.step)
+            for value in event.summary.value:
+                encoded = value.image.encoded_image_string
+                found.setdefault(event.step, {})[value.tag] = encoded or value.simple_value
+    return found, begun
 
 
 def tensors(file):
@@ -114,6 +143,22 @@ def test_an_interrupted_and_resumed_run_is_as_one_that_was_not(eager, full, tmp_
         assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=1e-5)
     assert (whole / "panels" / "step-00000004.png").is_file()
 
+    names = loss_names(config)
+    assert math.fsum(one[0][name] for name in names[1:]) == pytest.approx(one[0]["loss"], rel=0.01)
+    if keras.backend.backend() != "tensorflow":
+        return
+    for out, starts in ((whole, [1]), (parts, [1, 2])):
+        found, begun = events(out)
+        assert begun == starts
+        for line in logged(out):
+            group = "training" if "loss" in line else "validation"
+            for name in line.keys() - {"step"}:
+                assert found[line["step"]][f"{group}/{name}"] == pytest.approx(line[name], rel=1e-6)
+    panel = read_image(whole / "panels" / "step-00000004.png")
+    encoded = np.frombuffer(found[4]["validation/panel"], np.uint8)
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(decoded.astype(float) - panel).mean() < 10
+
 
 def test_a_folder_with_a_training_is_neither_overwritten_nor_continued_otherwise(
     eager, settings, tmp_path
@@ -133,8 +178,10 @@ def test_one_sample_is_learnt(settings):
     samples = open_samples(*config.data)
     batch = make_batch(config, TrainingItems(config.data), 0)
     model = make_model(config)
+    learner = make_learner(model, config, find_devices())
     for step in range(config.steps):
-        train_step(model, config, batch, step)
+        learn(learner, config, batch, step)
+    learner.sync()
     scores, panel = validate(model, samples, MEASURES)
     assert scores["D1 EPE"] < 5 / 4
     assert scores["D2 EPE"] < 6 / 4
@@ -149,10 +196,12 @@ def test_averages_replace_the_weights_only_while_they_are_asked_for(eager, full)
     config = parse_config(full())
     items = TrainingItems(config.data)
     model = make_model(config)
+    learner = make_learner(model, config, find_devices())
     kernel = next(iter(named_variables(model).values()))
     history = []
     for step in range(2):
-        train_step(model, config, make_batch(config, items, step), step)
+        learn(learner, config, make_batch(config, items, step), step)
+        learner.sync()
         history.append(np.array(kernel.numpy()))
     with averaged_weights(model):
         assert np.allclose(kernel.numpy(), (history[0] + history[1]) / 2, atol=1e-7)
@@ -171,7 +220,8 @@ def test_weights_to_start_from_and_mixed_precision(eager, settings, tmp_path):
         assert variables[name].dtype == "float32"
         assert np.array_equal(variables[name].numpy(), values)
     batch = make_batch(config, TrainingItems(config.data), 0)
-    losses = [train_step(model, config, batch, step) for step in range(3)]
+    learner = make_learner(model, config, find_devices())
+    losses = [learn(learner, config, batch, step)[0] for step in range(3)]
     assert losses[2] < losses[0]
 
 
@@ -183,30 +233,35 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run(eager, settings, tmp_path)
 
 _LOSSES = """
 import json, sys
+import numpy as np
 from dwarf_ros.network.presets import PRESETS, Preset
 values, preset = json.load(sys.stdin)
 PRESETS["tiny"] = Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in preset.items()})
-from dwarf_ros.training.config import parse_config
+from dwarf_ros.training.config import learning_rate, parse_config
 from dwarf_ros.training.data import TrainingItems, make_batch
-from dwarf_ros.training.trainer import make_model, train_step
+from dwarf_ros.training.devices import find_devices
+from dwarf_ros.training.trainer import make_learner, make_model
 values["loss"]["level_weights"] = {int(k): v for k, v in values["loss"]["level_weights"].items()}
 config = parse_config(values)
 items = TrainingItems(config.data)
-model = make_model(config)
-print(json.dumps([train_step(model, config, make_batch(config, items, s), s) for s in range(3)]))
+learner = make_learner(make_model(config), config, find_devices())
+losses = [np.asarray(learner.step(make_batch(config, items, s), learning_rate(config.optimizer, s, config.steps))) for s in range(3)]
+print(json.dumps([values.tolist() for values in losses]))
 """
 
 
+@pytest.mark.timeout(400)
 def test_both_backends_have_the_same_first_losses(eager, full):
     if find_spec("jax") is None:
         pytest.skip("jax is not installed")
     from dwarf_ros.network.presets import PRESETS
 
-    values = full()
+    # The mean over matches is one of each device's share.
+    values = full(loss={"matching_weight": 0})
     config = parse_config(values)
     items = TrainingItems(config.data)
-    model = make_model(config)
-    here = [train_step(model, config, make_batch(config, items, s), s) for s in range(3)]
+    learner = make_learner(make_model(config), config, find_devices())
+    here = [learn(learner, config, make_batch(config, items, s), s) for s in range(3)]
 
     other = "tensorflow" if keras.backend.backend() == "jax" else "jax"
     answer = subprocess.run(
@@ -216,12 +271,14 @@ def test_both_backends_have_the_same_first_losses(eager, full):
             **os.environ,
             "KERAS_BACKEND": other,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            # Two devices, each with half of the batch.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2",
         },
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
-        timeout=110,
+        timeout=300,
     )
-    assert json.loads(answer.stdout.splitlines()[-1]) == pytest.approx(here, rel=2e-5)
+    there = json.loads(answer.stdout.splitlines()[-1])
+    assert np.array(there) == pytest.approx(np.array(here), rel=2e-5)
