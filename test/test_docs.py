@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -76,8 +77,9 @@ RUN = [
 def test_blocks_that_can_run_here_run(page, example_data, tmp_path, monkeypatch):
     folder = tmp_path / "work"
     shutil.copytree(example_data, folder)
-    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if shutil.which("dwarf") is None:
+        pytest.skip("the package is not installed as the pages say: no dwarf on the PATH")
     for block in blocks_of(page):
         if block.not_run or block.language not in ("bash", "python"):
             continue
