@@ -71,7 +71,7 @@ ifneq ($(USABLE),yes)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
 endif
-	$(PIP) install --editable '.[ros,cpu,ray,dev]'
+	$(PIP) install --editable '.[ros,cpu,jax,onnx,quantize,ray,train,viz,dev]'
 	$(PIP) install --group messages
 	@$(HAS_MESSAGES) || $(PIP) install --no-build-isolation --no-deps --editable .
 	@$(HAS_MESSAGES) || echo 'WARNING: the messages could not be built, so the node will run without its topic `estimate`;' \

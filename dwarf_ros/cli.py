@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
 from dwarf_ros import __version__
@@ -220,6 +221,52 @@ def _parser() -> argparse.ArgumentParser:
     )
     view.add_argument(
         "--save", type=Path, metavar="FILE", help="write a recording (.rrd) in place of serving"
+    )
+
+    export = _command(
+        commands, "export", _export, "the network for other programs, checked against Keras"
+    )
+    export.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
+    export.add_argument("out", type=Path, metavar="OUT", help="file (onnx) or folder (savedmodel)")
+    export.add_argument(
+        "--format", default="onnx", metavar="FORMAT", help="onnx or savedmodel (onnx)"
+    )
+    _add_size_option(export)
+
+    quantize = _command(
+        commands, "quantize", _quantize, "prepare precision int8 for images of a size"
+    )
+    quantize.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
+    _add_size_option(quantize)
+
+    benchmark = _command(
+        commands, "benchmark", _benchmark, "time the engines beside what this machine could reach"
+    )
+    of = benchmark.add_mutually_exclusive_group()
+    of.add_argument(
+        "--preset", default="dwarf_lite", metavar="NAME", help="with fresh weights (dwarf_lite)"
+    )
+    of.add_argument("--weights", type=Path, metavar="FILE", help="weights file")
+    benchmark.add_argument(
+        "--engine", action="append", default=[], metavar="NAME", help="one of several (all)"
+    )
+    benchmark.add_argument(
+        "--precision",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one of several: f32, tf32, bf16, int8 (f32 and bf16)",
+    )
+    _add_size_option(benchmark)
+    benchmark.add_argument(
+        "--rounds", type=int, default=20, metavar="N", help="timed answers of each engine (20)"
+    )
+    benchmark.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/benchmark"),
+        metavar="DIR",
+        help="folder for benchmark.json and report.html (out/benchmark)",
     )
 
     evaluate = _command(
@@ -666,6 +713,68 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_size_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size",
+        default="384x1280",
+        metavar="HxW",
+        help="of the images, px, multiples of 64 (384x1280)",
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InputError(f"--size: got {text!r}, expected HEIGHTxWIDTH in px, such as 384x1280")
+    return int(height), int(width)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from dwarf_ros.engines.export import export
+
+    height, width = _size(options.size)
+    difference = export(options.weights, options.out, options.format, height, width)
+    print(f"{options.out}: within {difference:.2g} px of Keras on three inputs")
+    return 0
+
+
+def _quantize(options: argparse.Namespace) -> int:
+    from dwarf_ros.evaluation.quantization import quantize_for_drives
+
+    change = quantize_for_drives(options.weights, *_size(options.size))["change_px"]
+    print(f"int8: the mean answer to held-out drives changes by {change:.3f} px")
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from dwarf_ros.evaluation.benchmark import (
+        COLUMNS,
+        configurations,
+        run_benchmark,
+        save_fresh_weights,
+        timing_rows,
+        write_benchmark,
+    )
+    from dwarf_ros.progress import show_progress
+
+    height, width = _size(options.size)
+    found = configurations(options.engine, options.precision)
+    with TemporaryDirectory() as folder:
+        weights = options.weights
+        if weights is None:
+            weights = Path(folder) / f"{options.preset}.safetensors"
+            save_fresh_weights(options.preset, weights)
+        with show_progress("rounds") as progress:
+            result = run_benchmark(weights, found, height, width, options.rounds, progress)
+    write_benchmark(result, options.out)
+    for row in (COLUMNS, *timing_rows(result)):
+        print(
+            "  ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
+        )
+    print(options.out / "report.html")
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from dwarf_ros.evaluation.kitti_report import evaluate, print_table
     from dwarf_ros.progress import show_progress
@@ -706,7 +815,8 @@ def _train(options: argparse.Namespace) -> int:
     if not outcome.finished:
         print(f"{out}: stopped at step {outcome.step}; --resume goes on from there")
         return 130
-    print(f"{outcome.weights}: after {outcome.step} steps")
+    if outcome.weights is not None:
+        print(f"{outcome.weights}: after {outcome.step} steps")
     return 0
 
 

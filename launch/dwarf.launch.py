@@ -16,7 +16,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 # Empty: what params_file says.
 PARAMETERS = {
     "estimator": "Estimator: auto, dwarf, dwarf_lite or classical.",
-    "engine": "What runs the network: auto, tensorflow or openvino.",
+    "engine": "What runs the network: auto, tensorflow, openvino or onnxruntime.",
     "weights": "Weights file of the network.",
     "reference": "Frame that the answer is for: current or previous.",
     "frame_id": "Frame of all that is published, and of what RViz shows.",

@@ -71,7 +71,7 @@ def test_infer_writes_the_three_maps_and_pictures(quadruple, tmp_path):
 def test_infer_without_an_estimator_says_which_one_it_took(quadruple, tmp_path):
     result = dwarf("infer", *quadruple, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "estimator" in result.stderr
+    assert "classical on opencv" in result.stdout
 
 
 def test_unequal_image_sizes(quadruple, tmp_path):
@@ -158,6 +158,26 @@ def test_import_of_a_checkpoint_that_is_not_there(tmp_path):
     assert_one_line_error(result, tmp_path / "model")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["export", "absent.safetensors", "out.onnx"], ["absent.safetensors"]),
+        (["export", "absent.safetensors", "out.onnx", "--size=384"], ["--size", "'384'"]),
+        (["quantize", "absent.safetensors"], ["absent.safetensors"]),
+        (["benchmark", "--weights=absent.safetensors"], ["absent.safetensors"]),
+        (["benchmark", "--engine=abacus"], ["'abacus'", "auto"]),
+        (["distill", "absent", "--teacher=classical", "--out=labels"], ["absent"]),
+        (["picture", "absent", "--out=pictures"], ["absent"]),
+        (["video", "absent", "--out=run.mp4"], ["absent"]),
+        (["view", "absent"], ["absent"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_one_line(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line_error(dwarf(*arguments), *words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ros_arguments_are_refused_where_they_mean_nothing(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -12,6 +11,9 @@ from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 NETWORKS = ("dwarf", "dwarf_lite")
 ESTIMATORS = (*NETWORKS, "classical")
+
+BEST = "classical"
+"""The most accurate of what is shipped, by the figures of model/README.md, whatever the hardware."""
 
 
 class Estimator(Protocol):
@@ -57,11 +59,11 @@ def load_estimator(
 
     Args:
         name: `dwarf` or `dwarf_lite`, the network; `classical`, OpenCV's methods, which need no weights; or `auto`: the
-            network that `weights` are for, or without them dwarf_lite where its weights are shipped, else classical.
+            network that `weights` are for, or without them the most accurate that is shipped, `BEST`.
         weights: a weights file for the network; None takes the file shipped as model/NAME.safetensors.
         engine: what runs a network: `tensorflow`, `openvino`, or `auto` for the fastest installed that can use the
             hardware present. classical does not need one.
-        precision: `f32`, or `bf16` for a network under openvino on a processor that has it.
+        precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
         gpu_memory_fraction: largest part of each GPU's memory that a network may take, above 0 to 1; 0: as it is needed.
 
     Raises:
@@ -69,8 +71,10 @@ def load_estimator(
             another preset, weights given to classical, or a precision or fraction that cannot be had.
     """
     choice = choose_estimator(name, weights, engine, gpu_memory_fraction)
-    if choice.weights is None and precision != "f32":
-        raise InputError(f"precision: {precision} given to the classical estimator, expected f32")
+    if choice.weights is None and precision not in ("auto", "f32"):
+        raise InputError(
+            f"precision: {precision} given to the classical estimator, expected auto or f32"
+        )
     return _load(choice, precision)
 
 
@@ -113,13 +117,7 @@ def choose_estimator(
     if name == "classical" and weights is not None:
         raise InputError(f"weights: {weights} given to the classical estimator, expected none")
     if name == "auto" and weights is None:
-        if shipped_weights("dwarf_lite").is_file():
-            name = "dwarf_lite"
-        else:
-            name = "classical"
-            logging.getLogger("dwarf_ros").warning(
-                "estimator auto: no %s, so classical is used", shipped_weights("dwarf_lite")
-            )
+        name = BEST
     if name == "classical":
         return EstimatorChoice(name, None, "opencv")
 

@@ -29,24 +29,33 @@ def warp_along_disparity_zero_outside(image: Tensor, disparity: Tensor) -> Tenso
         batch x H x W x C, in the dtype of `image`.
     """
     batch, height, width, channels = ops.shape(image)
-    columns = ops.cast(ops.arange(width), "float32")[None, None, :, None]
+    disparity = ops.cast(disparity, "float32")
+    columns = ops.arange(width)[None, None, :, None]
     rows = ops.arange(height)[None, :, None, None]
-    x = columns + ops.cast(disparity, "float32")
-    left = ops.floor(x)
-    last_column = ops.cast(width - 1, "float32")
-    left_clipped = ops.clip(left, 0.0, last_column)
-    right_clipped = ops.clip(left + 1.0, 0.0, last_column)
+    left = columns + whole_shift(disparity, width)
+    left_clipped = ops.clip(left, 0, width - 1)
+    right_clipped = ops.clip(left + 1, 0, width - 1)
+    to_left = ops.cast(left_clipped - columns, "float32")
+    to_right = ops.cast(right_clipped - columns, "float32")
     not_last_row = ops.cast(rows < height - 1, "float32")
 
     flat = ops.reshape(image, (-1, channels))
     row_start = ops.reshape(ops.arange(batch), (-1, 1, 1, 1)) * (height * width) + rows * width
 
     def at(column: Tensor) -> Tensor:
-        index = ops.squeeze(row_start + ops.cast(column, "int32"), axis=-1)
-        return ops.cast(ops.take(flat, index, axis=0), "float32")
+        return ops.cast(ops.take(flat, ops.squeeze(row_start + column, axis=-1), axis=0), "float32")
 
-    warped = (right_clipped - x) * at(left_clipped) + (x - left_clipped) * at(right_clipped)
+    warped = (to_right - disparity) * at(left_clipped) + (disparity - to_left) * at(right_clipped)
     return ops.cast(warped * not_last_row, image.dtype)
+
+
+def whole_shift(displacement: Tensor, size: Tensor) -> Tensor:
+    """The next lower whole number of pixels, int32, at most one more than `size` either way.
+
+    Pixels are counted in integers, and displacements apart from them: an engine that computes in bfloat16 counts to 256.
+    """
+    reach = ops.cast(size + 1, "float32")
+    return ops.cast(ops.clip(ops.floor(displacement), -reach, reach), "int32")
 
 
 def warp_along_flow_border_replicated(image: Tensor, flow: Tensor) -> Tensor:
@@ -61,25 +70,20 @@ def warp_along_flow_border_replicated(image: Tensor, flow: Tensor) -> Tensor:
     """
     batch, height, width, channels = ops.shape(image)
     u, v = ops.split(ops.cast(flow, "float32"), 2, axis=-1)
-    x = ops.cast(ops.arange(width), "float32")[None, None, :, None] + u
-    y = ops.cast(ops.arange(height), "float32")[None, :, None, None] + v
-    left, top = ops.floor(x), ops.floor(y)
-    x_fraction, y_fraction = x - left, y - top
+    x_fraction, y_fraction = u - ops.floor(u), v - ops.floor(v)
+    left = ops.arange(width)[None, None, :, None] + whole_shift(u, width)
+    top = ops.arange(height)[None, :, None, None] + whole_shift(v, height)
 
     flat = ops.reshape(image, (-1, channels))
     image_start = ops.reshape(ops.arange(batch), (-1, 1, 1, 1)) * (height * width)
 
-    def clipped(coordinate: Tensor, size: Tensor) -> Tensor:
-        return ops.cast(ops.clip(coordinate, 0.0, ops.cast(size - 1, "float32")), "int32")
-
     def at(row: Tensor, column: Tensor) -> Tensor:
-        index = ops.squeeze(
-            image_start + clipped(row, height) * width + clipped(column, width), axis=-1
-        )
+        row, column = ops.clip(row, 0, height - 1), ops.clip(column, 0, width - 1)
+        index = ops.squeeze(image_start + row * width + column, axis=-1)
         return ops.cast(ops.take(flat, index, axis=0), "float32")
 
-    above = (1.0 - x_fraction) * at(top, left) + x_fraction * at(top, left + 1.0)
-    below = (1.0 - x_fraction) * at(top + 1.0, left) + x_fraction * at(top + 1.0, left + 1.0)
+    above = (1.0 - x_fraction) * at(top, left) + x_fraction * at(top, left + 1)
+    below = (1.0 - x_fraction) * at(top + 1, left) + x_fraction * at(top + 1, left + 1)
     return ops.cast((1.0 - y_fraction) * above + y_fraction * below, image.dtype)
 
 

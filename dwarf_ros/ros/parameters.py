@@ -26,12 +26,12 @@ class ParameterSpec:
 PARAMETERS = {
     "estimator": ParameterSpec(
         "auto",
-        "Estimator: auto, dwarf, dwarf_lite or classical; auto takes dwarf_lite if weights for it are installed, else classical.",
+        "Estimator: auto, dwarf, dwarf_lite or classical; auto takes the network of the weights given, else classical, which is more accurate than the weights that are shipped.",
         changes="configure",
     ),
     "engine": ParameterSpec(
         "auto",
-        "What runs the network: auto (the fastest that is installed), tensorflow or openvino.",
+        "What runs the network: auto (the fastest that is installed), tensorflow, openvino or onnxruntime.",
         changes="configure",
     ),
     "weights": ParameterSpec(
@@ -41,8 +41,8 @@ PARAMETERS = {
     ),
     "precision": ParameterSpec(
         "f32",
-        "What the network computes in: f32, or bf16 (faster; engine openvino on a processor that has it).",
-        choices=("f32", "bf16"),
+        "What the network computes in: f32, tf32, bf16 (both faster, where the hardware has them), int8 (made by dwarf quantize; engine openvino) or auto.",
+        choices=("f32", "tf32", "bf16", "int8", "auto"),
         changes="configure",
     ),
     "gpu_memory_fraction": ParameterSpec(

@@ -96,8 +96,8 @@ def finest_loss(
 def matching_loss(outputs: Mapping[str, Tensor], truth: Tensor) -> Tensor:
     """Cross-entropy between the true displacements and those that the network's correlations speak for.
 
-    For presets with `matching`: the mean over the pixels whose true partner is among the candidates, added up over the two
-    global and the three local matches of each level. A partner between candidates is divided between them linearly. The truth
+    For presets with `matching`: the mean over the pixels whose true partner is among the candidates, then over the images, added
+    up over the two global and the three local matches of each level. A partner between candidates is divided between them linearly. The truth
     is that of the pixel in the middle of each square of the level, not an average, which at an edge belongs to nothing. The
     local match of the disparity at t1 counts where the flow is right within a pixel, elsewhere other points are matched.
 
@@ -198,8 +198,12 @@ def _within(positions: Tensor, candidates: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, shares: Tensor, known: Tensor) -> Tensor:
-    """Mean over the known pixels of the cross-entropy of the logits' softmax with the shares; 0 where none is known."""
+    """Cross-entropy of the logits' softmax with the shares: mean over each image's known pixels, then over the images.
+
+    An image of which nothing is known counts as 0.
+    """
     log_probability = ops.log_softmax(ops.cast(logits, shares.dtype), axis=-1)
     # Candidates that are impossible have no share, but 0 times their logit must not become large.
     losses = -ops.sum(shares * ops.maximum(log_probability, -30.0), axis=-1)
-    return ops.sum(losses * known) / ops.maximum(ops.sum(known), 1.0)
+    axes = tuple(range(1, len(losses.shape)))
+    return ops.mean(ops.sum(losses * known, axes) / ops.maximum(ops.sum(known, axes), 1.0))

@@ -273,3 +273,31 @@ def test_a_fraction_of_a_gpus_memory_needs_a_gpu():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match=r"gpu_memory_fraction: 0\.5 given and TensorFlow sees no"):
         choose_engine("tensorflow", 0.5)
+
+
+def test_warps_count_columns_in_bfloat16():
+    """Beyond column 256, where bfloat16 cannot count, as before it."""
+    skip_without("openvino", "bf16")
+    import keras
+
+    from dwarf_ros.network.warping import warp_along_flow_border_replicated
+
+    keras.utils.set_random_seed(3)
+    inputs = {name: keras.Input((64, 640, 3), batch_size=1, name=name) for name in INPUTS}
+    convolution = keras.layers.Conv2D(8, 3, padding="same")(inputs["left_t0"])
+    shift = keras.layers.Conv2D(2, 3, padding="same", kernel_initializer="zeros")
+    flow = shift(inputs["left_t0"])
+    shift.bias.assign([2.25, 0.5])
+    warped = keras.layers.Conv2D(2, 3, padding="same")(
+        warp_along_flow_border_replicated(convolution, flow)
+    )
+    model = keras.Model(
+        inputs,
+        dict.fromkeys(("disparity", "disparity_change", "forward_flow"), warped),
+        name="warp",
+    )
+    pictures = images(64, 640)
+    exact = load_engine("openvino", model).run(pictures)["forward_flow"]
+    rounded = load_engine("openvino", model, "bf16").run(pictures)["forward_flow"]
+    error = np.abs(rounded - exact).mean(axis=(0, 1, 3)) / np.abs(exact).mean()
+    assert error[256:].mean() < 2 * error[:256].mean() < 0.04

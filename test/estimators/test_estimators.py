@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import dwarf_ros
-from dwarf_ros.estimators import shipped_weights
+from dwarf_ros.estimators import BEST, shipped_weights
 from dwarf_ros.share import share_directory
 from dwarf_ros.types import InputError, StereoFrame
 
@@ -55,20 +54,11 @@ def test_classical_needs_nothing():
     assert estimator.estimate(frame, frame).disparity.shape == (40, 50)
 
 
-def test_auto_is_classical_without_shipped_weights_and_says_so(share, caplog):
-    with caplog.at_level(logging.WARNING, logger="dwarf_ros"):
-        estimator = dwarf_ros.load_estimator()
-    assert estimator.name == "classical"
-    (record,) = caplog.records
-    assert record.name == "dwarf_ros"
-    assert str(share / "model" / "dwarf_lite.safetensors") in record.getMessage()
-    assert "classical" in record.getMessage()
-
-
-def test_auto_is_dwarf_lite_with_shipped_weights(share, lite_weights):
+def test_auto_is_the_most_accurate_that_is_shipped(share, lite_weights):
+    assert dwarf_ros.load_estimator().name == BEST == "classical"
     (share / "model" / "dwarf_lite.safetensors").write_bytes(lite_weights.read_bytes())
-    assert dwarf_ros.load_estimator(engine="tensorflow").name == "dwarf_lite"
-    assert dwarf_ros.load_estimator("dwarf_lite", engine="tensorflow").engine == "tensorflow"
+    assert dwarf_ros.load_estimator().name == BEST
+    assert dwarf_ros.load_estimator("dwarf_lite", engine="tensorflow").name == "dwarf_lite"
 
 
 def test_auto_takes_the_preset_that_the_weights_are_of(lite_weights):
@@ -124,5 +114,5 @@ def test_truncated_weights(lite_weights, tmp_path):
 
 def test_a_precision_given_to_classical():
     assert refusal("classical", precision="bf16") == (
-        "precision: bf16 given to the classical estimator, expected f32"
+        "precision: bf16 given to the classical estimator, expected auto or f32"
     )

@@ -190,4 +190,6 @@ def test_a_cache_of_other_samples_is_refused(settings, tmp_path):
     with pytest.raises(
         InputError, match=r"cache: .* holds samples of .*seed=1.*, expected .*seed=2"
     ):
-        TrainingItems(parse_config(settings(data=[{**data, "seed": 2, "cache": str(tmp_path)}])).data)
+        TrainingItems(
+            parse_config(settings(data=[{**data, "seed": 2, "cache": str(tmp_path)}])).data
+        )

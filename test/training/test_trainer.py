@@ -173,7 +173,7 @@ def test_a_folder_with_a_training_is_neither_overwritten_nor_continued_otherwise
 def test_one_sample_is_learnt(settings):
     """The small form of what the whole dwarf_lite does with a drive."""
     plain = {"zoom_probability": 0, "photometric_probability": 0, "flip_probability": 0}
-    changes = {"data": {"count": 1}, "batch_size": 1, "steps": 60, "augmentation": plain}
+    changes = {"data": {"count": 1}, "batch_size": 1, "steps": 150, "augmentation": plain}
     config = parse_config(settings(**changes, optimizer={"learning_rate": 1e-2, "schedule": "cosine"}))  # fmt: skip
     samples = open_samples(*config.data)
     batch = make_batch(config, TrainingItems(config.data), 0)
@@ -257,7 +257,7 @@ def test_both_backends_have_the_same_first_losses(eager, full):
     from dwarf_ros.network.presets import PRESETS
 
     # The mean over matches is one of each device's share.
-    values = full(loss={"matching_weight": 0})
+    values = full()
     config = parse_config(values)
     items = TrainingItems(config.data)
     learner = make_learner(make_model(config), config, find_devices())
