@@ -270,7 +270,7 @@ def exported() -> list[str]:
         ("out", "forward_flow", 2, "px, u to the right and v downwards, from left_t0 to left_t1"),
     ]
     return [
-        f"| | name | float32, `--height {height} --width {width}` (multiples of {SIZE_MULTIPLE}) | is |",
+        f"| | name | float32, `--size {height}x{width}` (multiples of {SIZE_MULTIPLE}) | is |",
         "|---|---|---|---|",
         *(
             f"| {way} | `{name}` | 1 x {height} x {width} x {c} | {what} |"
