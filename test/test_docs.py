@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -249,3 +250,18 @@ def test_pages_build_without_warnings(tmp_path):
     pages = "".join(page.read_text(encoding="utf-8") for page in (tmp_path / "site").glob("*.html"))
     # Pages are looked at on robots without a network, too.
     assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"https?://", pages)
+
+
+def test_curves_of_the_recipe_are_drawn_from_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    import make_assets
+
+    points = [{"step": step, "D1 outliers": 60.0, "Fl outliers": 90.0 - step} for step in (10, 20)]
+    (tmp_path / "recipe.json").write_text(
+        json.dumps({"the recipe": points, "without drives": points})
+    )
+    chart = make_assets.training_recipe(tmp_path / "recipe.json")
+    assert [series.name for series in chart.series] == ["the recipe", "without drives"]
+    assert [(list(series.x), list(series.y)) for series in chart.series] == [
+        ([10, 20], [80, 70])
+    ] * 2
