@@ -47,7 +47,6 @@ cuda: $(INSTALLED)
 	$(BIN)/python -m dwarf_ros.network.cuda.build $(ARCHITECTURES)
 
 docs: $(INSTALLED)
-	@$(BIN)/python -c 'import mkdocs, mkdocstrings_handlers.python' 2>/dev/null || $(PIP) install --editable '.[docs]'
 	$(BIN)/mkdocs build --quiet --strict
 	@echo 'build/docs/index.html'
 
@@ -71,7 +70,7 @@ ifneq ($(USABLE),yes)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
 endif
-	$(PIP) install --editable '.[ros,cpu,jax,onnx,quantize,ray,train,viz,dev]'
+	$(PIP) install --editable '.[ros,cpu,jax,onnx,quantize,ray,train,viz,docs,dev]'
 	$(PIP) install --group messages
 	@$(HAS_MESSAGES) || $(PIP) install --no-build-isolation --no-deps --editable .
 	@$(HAS_MESSAGES) || echo 'WARNING: the messages could not be built, so the node will run without its topic `estimate`;' \

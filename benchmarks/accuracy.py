@@ -40,7 +40,9 @@ def main() -> int:
                 key: {"outliers_percent": e.outlier_rate, "epe_px": e.mean}
                 for key, e in pooled.items()
             }
-            row = "  ".join(f"{k} {e.outlier_rate:5.2f} % {e.mean:5.2f} px" for k, e in pooled.items())
+            row = "  ".join(
+                f"{k} {e.outlier_rate:5.2f} % {e.mean:5.2f} px" for k, e in pooled.items()
+            )
             print(f"{name:24} {estimator_name:12} {row}", flush=True)
     if options.json:
         write_atomically(options.json, json.dumps(found, indent=1).encode())
