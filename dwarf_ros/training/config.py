@@ -30,6 +30,7 @@ class Data:
         split: part of a data set.
         seed: of what is generated.
         count: how many samples are generated; of a data set, how many at most are used (the first).
+        repeat: how often each pass takes every sample, so that a few count as much as the many of another source.
         height, width: size of what is generated, px.
         frames: of each of the `drives`; every two neighbouring ones are a sample, and backwards in time another.
         vary_cameras: `drives` of different focal lengths, baselines and frame rates, instead of those of one vehicle.
@@ -48,6 +49,7 @@ class Data:
     split: str | None = None
     seed: int = 0
     count: int | None = None
+    repeat: int = 1
     height: int = 320
     width: int = 448
     frames: int = 2
@@ -249,6 +251,7 @@ def _check_data(data: Data, key: str) -> None:
     _expect(data.source in (*GENERATED, *DATASETS), f"{key}.source", data.source, expected)
     if data.count is not None:
         _expect(data.count >= 1, f"{key}.count", data.count, ">= 1")
+    _expect(data.repeat >= 1, f"{key}.repeat", data.repeat, ">= 1")
     if data.source in GENERATED:
         _expect(data.count is not None, f"{key}.count", None, "how many samples to generate")
         _expect(data.root is None, f"{key}.root", data.root, f"none: {data.source} is generated")

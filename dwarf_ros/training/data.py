@@ -230,6 +230,7 @@ class TrainingItems:
 
     def __init__(self, data: tuple[Data, ...]) -> None:
         self._items: list[Callable[[int], TrainingItem]] = []
+        self._lengths: list[int] = []
         self._ends = [0]
         for index, entry in enumerate(data):
             key = f"data[{index}]" if len(data) > 1 else "data"
@@ -237,17 +238,18 @@ class TrainingItems:
             if entry.cache is None:
                 self._items.append(partial(_item, samples))
             else:
-                # Neither the folder's own name nor how many are asked for changes a sample.
-                settings = str(replace(entry, cache=None, count=None))
+                # Neither the folder's own name nor how many are asked for, or how often, changes a sample.
+                settings = str(replace(entry, cache=None, count=None, repeat=1))
                 self._items.append(Cached(samples, settings, entry.cache).item)
-            self._ends.append(self._ends[-1] + len(samples))
+            self._lengths.append(len(samples))
+            self._ends.append(self._ends[-1] + entry.repeat * len(samples))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> TrainingItem:
         source = bisect_right(self._ends, index) - 1
-        return self._items[source](index - self._ends[source])
+        return self._items[source]((index - self._ends[source]) % self._lengths[source])
 
 
 def _item(samples: Samples, index: int) -> TrainingItem:

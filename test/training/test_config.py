@@ -86,6 +86,7 @@ def test_warm_up_and_cosine():
         ({"loss": {"level_weights": {2: 1}}}, "loss.level_weights: got {2: 1.0}, expected weights > 0 of some of the levels 0, 4, 5"),
         ({"loss": {"level_weights": 3}}, "loss.level_weights: got 3, expected a mapping of numbers"),
         ({"checkpoints": {"keep": 0}}, "checkpoints.keep: got 0, expected >= 1"),
+        ({"data": {"repeat": 0}}, "data.repeat: got 0, expected >= 1"),
         ({"data": []}, "data: got nothing, expected at least one source"),
         ({"data": [{"source": "drives", "count": 3, "frames": 1}]}, "data.frames: got 1, expected >= 2"),
         ({"data": [{"source": "drives", "count": 3, "vary_cameras": 1}]}, "data[0].vary_cameras: got 1, expected true or false"),

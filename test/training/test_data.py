@@ -149,10 +149,10 @@ def test_a_drive_gives_its_pairs_of_frames_in_both_directions():
 
 def test_sources_follow_one_another(settings, rendered):
     folder = {"source": "flyingthings3d", "root": str(rendered)}
-    both = parse_config(settings(data=[folder, {**folder, "count": 2}]))
+    both = parse_config(settings(data=[folder, {**folder, "count": 2, "repeat": 2}]))
     items = TrainingItems(both.data)
-    assert len(items) == 6
-    for index, same_as in ((4, 0), (5, 1)):
+    assert len(items) == 8
+    for index, same_as in ((4, 0), (5, 1), (6, 0), (7, 1)):
         assert np.array_equal(items[index].truth, items[same_as].truth, equal_nan=True)
         assert not np.array_equal(items[index].truth, items[3].truth, equal_nan=True)
     with pytest.raises(InputError, match=r"^data\[1\]: .*expected"):
