@@ -67,8 +67,9 @@ def main() -> int:
     for name, vary in VARIANTS.items():
         folder = out / name.replace(" ", "_").replace(",", "")
         log = folder / "log.jsonl"
-        if not (folder / "last.safetensors").is_file():
-            run(vary(short(steps)), folder, name)
+        done = (folder / "last.safetensors").is_file()
+        if not done and not run(vary(short(steps)), folder, name):
+            return 130
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         curves[name] = [line for line in lines if "D1 outliers" in line]
         write_atomically(out / "recipe.json", json.dumps(curves, indent=1).encode())
@@ -91,9 +92,12 @@ def short(steps: int) -> TrainingConfig:
     )
 
 
-def run(config: TrainingConfig, folder: Path, name: str) -> None:
+def run(config: TrainingConfig, folder: Path, name: str) -> bool:
+    """Train, as far as it was left to; whether it was left to the end."""
     with show_progress(name) as progress:
-        train(config, folder, disparity_errors, flow_errors, progress=progress)
+        return train(
+            config, folder, disparity_errors, flow_errors, resume=True, progress=progress
+        ).finished
 
 
 def report(curves: dict[str, list[dict[str, float]]], steps: int) -> Report:

@@ -24,11 +24,12 @@ READY = sorted((Path(__file__).parents[2] / "config" / "train").glob("*.yaml"))
 def test_ready_configurations_are_valid_once_their_files_are_there(file, tmp_path, monkeypatch):
     values = yaml.safe_load(file.read_text())
     monkeypatch.chdir(tmp_path)
-    for data in (values["data"], values.get("validation", {}).get("data", {})):
+    sources = values["data"] if isinstance(values["data"], list) else [values["data"]]
+    for data in (*sources, values.get("validation", {}).get("data", {})):
         if "root" in data:
             Path(data["root"]).mkdir(parents=True, exist_ok=True)
     if "weights" in values:
-        Path(values["weights"]).parent.mkdir(exist_ok=True)
+        Path(values["weights"]).parent.mkdir(parents=True, exist_ok=True)
         Path(values["weights"]).touch()
     config = read_config(file)
     assert config_values(config)["steps"] == values["steps"]
