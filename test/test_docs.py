@@ -256,7 +256,7 @@ def test_curves_of_the_recipe_are_drawn_from_its_file(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(DOCS)
     import make_assets
 
-    points = [{"step": step, "D1 outliers": 60.0, "Fl outliers": 90.0 - step} for step in (10, 20)]
+    points = [{"step": step, "D1 outliers": 90.0 - step, "Fl outliers": 60.0} for step in (10, 20)]
     (tmp_path / "recipe.json").write_text(
         json.dumps({"the recipe": points, "without drives": points})
     )
