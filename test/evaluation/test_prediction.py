@@ -140,6 +140,9 @@ def test_what_a_killed_writer_left_is_no_result_and_goes(drive, partly_done, res
 
 
 PREDICT = """
+import signal
+# Whoever runs the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from pathlib import Path
 from dwarf_ros.datasets.kitti import KittiDrive
