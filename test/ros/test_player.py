@@ -322,10 +322,11 @@ def test_a_broken_frame_ends_the_play_with_its_name(drive, ros_environment, tmp_
     ],
 )
 def test_what_cannot_be_played_is_one_line(drive, ros_environment, options, expected):
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(InputError, match=expected) as raised:
         play(drive, **options)
     assert "\n" not in str(raised.value)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_empty_folder_is_one_line(tmp_path):
