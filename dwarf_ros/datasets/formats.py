@@ -8,6 +8,7 @@ file beside its place and then renames it, so a reader never sees half of one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import math
 import os
@@ -275,6 +276,25 @@ def write_atomically(path: PathLike, data: bytes) -> None:
 
 
 _partial_numbers = itertools.count()
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what killed processes left in a folder of the files that they were writing with `write_atomically`."""
+    for file in folder.glob(".*.part"):
+        file.unlink(missing_ok=True)
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)

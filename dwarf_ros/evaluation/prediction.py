@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -12,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dwarf_ros import __version__
-from dwarf_ros.datasets.formats import write_atomically, write_disparity_png, write_flow_png
+from dwarf_ros.datasets.formats import (
+    file_sha256,
+    remove_partial_files,
+    write_atomically,
+    write_disparity_png,
+    write_flow_png,
+)
 from dwarf_ros.datasets.samples import Dataset
 from dwarf_ros.estimators import EstimatorChoice, choose_estimator, chosen_estimator
 from dwarf_ros.types import InputError
@@ -99,7 +104,8 @@ def predict(
         for count, _ in enumerate(results, start=kept + 1):
             if progress is not None:
                 progress(count, len(dataset))
-    _remove_partial_files(out)
+    for name in FOLDERS:
+        remove_partial_files(out / name)
     return PredictionSummary(
         out, len(dataset), len(pending), choice.name, choice.engine, time.monotonic() - start
     )
@@ -120,7 +126,7 @@ def _record(dataset: Dataset, choice: EstimatorChoice) -> dict[str, Any]:
         "estimator": choice.name,
         "engine": choice.engine,
         "weights": None if choice.weights is None else str(choice.weights),
-        "weights_sha256": None if choice.weights is None else _sha256(choice.weights),
+        "weights_sha256": None if choice.weights is None else file_sha256(choice.weights),
         "image_bytes": {
             name: [_size(file) for file in dataset.images(index)]
             for index, name in enumerate(dataset.names)
@@ -182,23 +188,8 @@ def _compare(file: Path, dataset: Dataset, record: dict[str, Any]) -> None:
                 )
 
 
-def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
-
-
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
-
-
-def _remove_partial_files(out: Path) -> None:
-    """Remove what killed processes left of the files they were writing."""
-    for name in FOLDERS:
-        for file in (out / name).glob(".*.part"):
-            file.unlink(missing_ok=True)

@@ -20,7 +20,6 @@ Reference: Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -36,8 +35,10 @@ import numpy as np
 from dwarf_ros import __version__
 from dwarf_ros.bags import BagSequence
 from dwarf_ros.datasets.formats import (
+    file_sha256,
     read_disparity_png,
     read_flow_png,
+    remove_partial_files,
     write_atomically,
     write_disparity_png,
     write_flow_png,
@@ -471,7 +472,7 @@ def _record(
         "remap": dict(remap or {}),
         "teacher": name,
         "engine": engine,
-        "weights_sha256": None if weights is None else _sha256(weights),
+        "weights_sha256": None if weights is None else file_sha256(weights),
         "maps": str(task.teacher) if isinstance(task.teacher, Path) else None,
         "threshold_px": float(task.threshold),
         "hold_out_percent": float(hold_out),
@@ -563,17 +564,8 @@ def _lines(rows: Iterable[str]) -> bytes:
     return "".join(f"{row}\n" for row in rows).encode("ascii")
 
 
-def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
-
-
 def _remove_partial_files(task: _Task) -> None:
     """Remove what killed processes left of the files they were writing."""
     for part in set(task.folders):
         for name in (*PROXIES, *([] if task.in_place else _IMAGES)):
-            for file in (part / name).glob(".*.part"):
-                file.unlink(missing_ok=True)
+            remove_partial_files(part / name)
