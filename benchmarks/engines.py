@@ -2,9 +2,8 @@
 
     python benchmarks/engines.py [--size 384x1280] [--rounds 20] [--weights dwarf=FILE dwarf_lite=FILE] [--out DIR]
 
-Both presets are timed one after the other on an otherwise idle machine, the engines of a preset in turn; the ratios are to the
-median of `dwarf` under engine tensorflow in float32. Without weights untrained ones are timed, whose int8 accuracy means
-nothing.
+On an otherwise idle machine: the engines of both presets answer in turn, and the ratios are to the median of `dwarf` under engine
+tensorflow in float32. Without weights untrained ones are timed, whose int8 accuracy means nothing.
 """
 
 from __future__ import annotations
@@ -52,19 +51,24 @@ def main() -> None:
     options = parser.parse_args()
     height, width = (int(side) for side in options.size.split("x"))
     files = dict(pair.split("=", 1) for pair in options.weights)
-    plain_s = 0.0
+    presets = ("dwarf", "dwarf_lite")
     with tempfile.TemporaryDirectory() as folder:
-        for preset in ("dwarf", "dwarf_lite"):
-            weights = Path(files.get(preset, f"{folder}/{preset}.safetensors"))
+        for preset in presets:
             if preset not in files:
-                save_fresh_weights(preset, weights)
-            with show_progress(preset) as report:
-                benchmark = run_benchmark(
-                    weights, CONFIGURATIONS, height, width, options.rounds, report
-                )
-            write_benchmark(benchmark, options.out / preset)
-            plain_s = plain_s or benchmark.timings[0].median
-            print_ratios(benchmark, plain_s)
+                files[preset] = f"{folder}/{preset}.safetensors"
+                save_fresh_weights(preset, Path(files[preset]))
+        with show_progress("rounds") as report:
+            measured = run_benchmark(
+                [files[preset] for preset in presets],
+                CONFIGURATIONS,
+                height,
+                width,
+                options.rounds,
+                report,
+            )
+    for benchmark in measured:
+        write_benchmark(benchmark, options.out / benchmark.preset)
+        print_ratios(benchmark, measured[0].timings[0].median)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ PUBLISHED_WAY = replace(
     DWARF_LITE,
     name="published_way",
     encoder_channels=(16, 32, 64, 96, 128, 128),
+    encoder_convolutions=(2, 2, 2, 2, 2, 2),
     matching=False,
     convex_enlargement=False,
 )

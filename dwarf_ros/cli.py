@@ -765,7 +765,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             weights = Path(folder) / f"{options.preset}.safetensors"
             save_fresh_weights(options.preset, weights)
         with show_progress("rounds") as progress:
-            result = run_benchmark(weights, found, height, width, options.rounds, progress)
+            (result,) = run_benchmark([weights], found, height, width, options.rounds, progress)
     write_benchmark(result, options.out)
     for row in (COLUMNS, *timing_rows(result)):
         print(

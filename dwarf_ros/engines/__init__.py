@@ -133,17 +133,19 @@ def load_engine(
     check_precision(precision, chosen)
     if not isinstance(network, NetworkSource):
         network = NetworkSource(network)
+    if chosen != "tensorflow":
+        from dwarf_ros.engines.conversion import check
+
+        check(network)
     if chosen == "openvino":
         from dwarf_ros.engines.openvino import OpenVinoEngine, has_bfloat16
 
         if precision == "auto":
             precision = "bf16" if has_bfloat16() else "f32"
-        network.check()
         return OpenVinoEngine(network, precision)
     if chosen == "onnxruntime":
         from dwarf_ros.engines.onnxruntime import OnnxRuntimeEngine
 
-        network.check()
         return OnnxRuntimeEngine(network)
     from dwarf_ros.engines.tensorflow import TensorFlowEngine, find_gpus
 

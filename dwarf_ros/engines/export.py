@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.engines.graph import metadata, read_exported, require, tensorflow_function
+from dwarf_ros.engines.conversion import read_exported
+from dwarf_ros.engines.graph import metadata, require, tensorflow_function
 from dwarf_ros.engines.source import OUTPUTS, NetworkSource
 from dwarf_ros.types import InputError
 

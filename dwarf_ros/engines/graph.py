@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dwarf_ros import __version__
-from dwarf_ros.engines.cache import cached
 from dwarf_ros.engines.source import OUTPUTS, NetworkSource
 from dwarf_ros.types import InputError
 
 ONNX_OPSET = 18
-
-_ONNX_FILE = "model.onnx"
-
-_Value = TypeVar("_Value")
 
 
 def require(extra: str, *packages: str) -> None:
@@ -94,23 +88,6 @@ def write_onnx(network: NetworkSource, shape: tuple[int, ...], file: Path) -> No
     onnx.helper.set_model_props(model, metadata(network, shape))
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())
-
-
-def read_exported(
-    network: NetworkSource, shape: tuple[int, ...], read: Callable[[Path], _Value]
-) -> _Value:
-    """What `read` makes of the network's ONNX file for one shape, which is written now or was at an earlier start.
-
-    Raises:
-        InputError: as `write_onnx`.
-    """
-
-    def make(folder: Path) -> None:
-        write_onnx(network, shape, folder / _ONNX_FILE)
-        network.forget_model()
-
-    entry = network.entry("onnx", shape, "tf2onnx")
-    return cached(entry, make, lambda folder: read(folder / _ONNX_FILE))
 
 
 def write_openvino(network: NetworkSource, shape: tuple[int, ...], file: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import onnxruntime
 
-from dwarf_ros.engines.graph import read_exported
+from dwarf_ros.engines.conversion import read_exported
 from dwarf_ros.engines.source import OUTPUTS, NetworkSource
 from dwarf_ros.network import INPUTS
 

@@ -15,7 +15,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
 from dwarf_ros.engines.cache import cache_folder, cached, is_whole  # noqa: E402
-from dwarf_ros.engines.graph import write_openvino  # noqa: E402
+from dwarf_ros.engines.conversion import convert  # noqa: E402
 from dwarf_ros.engines.source import OUTPUTS, NetworkSource  # noqa: E402
 from dwarf_ros.network import INPUTS  # noqa: E402
 from dwarf_ros.types import InputError  # noqa: E402
@@ -112,12 +112,8 @@ def compiled(model: ov.Model, precision: str, **options: str) -> ov.CompiledMode
 
 def read_converted(network: NetworkSource, shape: tuple[int, ...]) -> ov.Model:
     """The network for one shape, as it was converted, now or at an earlier start."""
-
-    def make(folder: Path) -> None:
-        write_openvino(network, shape, folder / MODEL_FILE)
-        network.forget_model()
-
-    return cached(network.entry("openvino", shape, "openvino"), make, _read)
+    entry = network.entry("openvino", shape, "openvino")
+    return cached(entry, lambda folder: convert(network, shape, folder / MODEL_FILE), _read)
 
 
 def quantized_entry(network: NetworkSource, shape: tuple[int, ...]) -> str:

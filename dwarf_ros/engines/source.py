@@ -98,19 +98,9 @@ class NetworkSource:
             self._model = model
         return model
 
-    def forget_model(self) -> None:
-        """Let go of a model that was read from the file."""
-        if self.file is not None:
-            self._model = None
-
-    def check(self) -> None:
-        """Read the weights file unless something was made of it before, when it was whole.
-
-        Raises:
-            InputError: as `model`.
-        """
-        if not any(cache_folder().glob(f"{self._entry_prefix}*")):
-            self.model()
+    def is_known(self) -> bool:
+        """Whether something was made of these weights before."""
+        return any(cache_folder().glob(f"{self._entry_prefix}*"))
 
     def entry(self, kind: str, shape: tuple[int, ...], *tools: str) -> str:
         """Name of the cache's entry for what is made of this network.

@@ -12,7 +12,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -72,7 +73,7 @@ class Timing:
         engine, precision: what ran.
         first_s: from loading the engine to its first answer.
         seconds: of each timed answer.
-        peak_memory: largest resident memory of its process, bytes.
+        peak_memory: largest resident memory of its process, bytes; a conversion at its first start runs in another one.
         layer_seconds: by kind of layer, where the engine tells.
         error: why there is no timing, or "".
     """
@@ -153,22 +154,25 @@ class Benchmark:
 
 
 def run_benchmark(
-    weights: str | Path,
+    weights: Sequence[str | Path],
     configurations: Sequence[tuple[str, str]],
     height: int = 384,
     width: int = 1280,
     rounds: int = 20,
     progress: Progress | None = None,
-) -> Benchmark:
-    """Time the engines, each in a process of its own, in turn.
+) -> list[Benchmark]:
+    """Time networks on engines, each in a process of its own, all in turn.
 
     Args:
-        weights: a weights file.
+        weights: weights files, one or more.
         configurations: engine and precision of each; one that cannot be had is reported, not raised.
         height: of the images, px, a multiple of 64.
         width: of the images, px, a multiple of 64.
         rounds: timed answers of each engine, after one that is not counted.
         progress: called with the rounds that are done.
+
+    Returns:
+        What was measured of each weights file.
 
     Raises:
         InputError: a size that is not a multiple of 64 px, no rounds, weights that cannot be read, or no engine that runs.
@@ -178,52 +182,68 @@ def run_benchmark(
         raise InputError(f"--rounds: {rounds}, expected at least 1")
     from dwarf_ros.network.weights import read_header
 
-    preset = read_header(weights).preset
-    int8_accuracy = None
+    presets = [read_header(file).preset for file in weights]
+    int8_accuracy: list[dict[str, Any] | None] = [None for _ in weights]
     if ("openvino", "int8") in configurations and find_spec("nncf") and find_spec("openvino"):
-        int8_accuracy = quantize_for_drives(weights, height, width)
-    context = multiprocessing.get_context("spawn")
-    runners = []
-    for engine, precision in configurations:
-        ours, theirs = context.Pipe()
-        arguments = (theirs, engine, precision, str(weights), height, width)
-        process = context.Process(target=_serve, args=arguments, daemon=True)
-        process.start()
-        theirs.close()
-        runners.append((Timing(engine, precision), process, ours))
-        # One after the other, so that the first answers do not hinder one another.
-        _take(*runners[-1][::2], "first")
-    try:
+        int8_accuracy = [quantize_for_drives(file, height, width) for file in weights]
+    timings = [[Timing(engine, precision) for engine, precision in configurations] for _ in weights]
+    with _started(weights, timings, drive_images(0, height, width)) as runners:
         for done in range(rounds):
             if progress is not None:
                 progress(done, rounds)
-            for timing, _, pipe in runners:
-                if not timing.error:
-                    _take(timing, pipe, "run")
+            for timing, pipe in runners:
+                _take(timing, pipe, "run")
         if progress is not None:
             progress(rounds, rounds)
-        for timing, _, pipe in runners:
-            if not timing.error:
-                _take(timing, pipe, "end")
+        for timing, pipe in runners:
+            _take(timing, pipe, "end")
+    for failed in timings:
+        if all(timing.error for timing in failed):
+            raise InputError(f"benchmark: no engine runs; {failed[0].name}: {failed[0].error}")
+    ceilings = measure_ceilings()
+    return [
+        Benchmark(
+            preset=preset,
+            height=height,
+            width=width,
+            machine=_machine(),
+            cores=len(os.sched_getaffinity(0)),
+            ceilings=ceilings,
+            work=count_work(file, height, width),
+            timings=measured,
+            int8_accuracy=accuracy,
+        )
+        for preset, file, measured, accuracy in zip(
+            presets, weights, timings, int8_accuracy, strict=True
+        )
+    ]
+
+
+@contextmanager
+def _started(
+    weights: Sequence[str | Path], timings: list[list[Timing]], images: dict[str, np.ndarray]
+) -> Iterator[list[tuple[Timing, Connection]]]:
+    """Processes that have answered once, for each timing one and the pipe to it, until the block is left."""
+    context = multiprocessing.get_context("spawn")
+    processes, runners = [], []
+    try:
+        for file, of_file in zip(weights, timings, strict=True):
+            for timing in of_file:
+                ours, theirs = context.Pipe()
+                arguments = (theirs, timing.engine, timing.precision, str(file), images)
+                process = context.Process(target=_serve, args=arguments, daemon=True)
+                process.start()
+                theirs.close()
+                processes.append(process)
+                runners.append((timing, ours))
+                # One after the other, so that the first answers do not hinder one another.
+                _take(timing, ours, "first")
+        yield runners
     finally:
-        for _, process, pipe in runners:
+        for (_, pipe), process in zip(runners, processes, strict=True):
             pipe.close()
             process.join(10)
             process.terminate()
-    timings = [timing for timing, _, _ in runners]
-    if all(timing.error for timing in timings):
-        raise InputError(f"benchmark: no engine runs; {timings[0].name}: {timings[0].error}")
-    return Benchmark(
-        preset=preset,
-        height=height,
-        width=width,
-        machine=_machine(),
-        cores=len(os.sched_getaffinity(0)),
-        ceilings=measure_ceilings(),
-        work=count_work(weights, height, width),
-        timings=timings,
-        int8_accuracy=int8_accuracy,
-    )
 
 
 def configurations(
@@ -279,7 +299,9 @@ def save_fresh_weights(preset: str, file: Path) -> None:
 
 
 def _take(timing: Timing, pipe: Connection, command: str) -> None:
-    """Ask a process for something, and keep what it answers."""
+    """Ask a process for something, and keep what it answers, unless it failed before."""
+    if timing.error:
+        return
     try:
         pipe.send(command)
         what, value = pipe.recv()
@@ -296,10 +318,9 @@ def _take(timing: Timing, pipe: Connection, command: str) -> None:
 
 
 def _serve(
-    pipe: Connection, engine: str, precision: str, weights: str, height: int, width: int
+    pipe: Connection, engine: str, precision: str, weights: str, images: dict[str, np.ndarray]
 ) -> None:
     """The process of one engine: answers `first`, `run` and `end`."""
-    images = drive_images(0, height, width)
     runner = None
     while True:
         try:

@@ -46,10 +46,11 @@ def encode(images: Tensor, preset: Preset) -> list[Tensor]:
     """
     pyramid = []
     features = images
-    for level, channels in enumerate(preset.encoder_channels, start=1):
+    depths = zip(preset.encoder_channels, preset.encoder_convolutions, strict=True)
+    for level, (channels, convolutions) in enumerate(depths, start=1):
         scope = f"Encoder.level_{level}"
         features = activated_convolution(features, channels, f"{scope}.Conv", stride=2)
-        for index in range(1, preset.encoder_convolutions):
+        for index in range(1, convolutions):
             features = activated_convolution(features, channels, f"{scope}.Conv_{index}")
         pyramid.append(features)
     return pyramid

@@ -32,7 +32,7 @@ class Preset:
     Attributes:
         name: what files and options call it.
         encoder_channels: feature channels of the levels, from 1; the last one is where the first estimate is made.
-        encoder_convolutions: of each level of the encoder, the first of which has stride 2.
+        encoder_convolutions: of each level of the encoder, how many, the first of which has stride 2.
         trunk_channels: of the convolutions that the three heads of a level share.
         head_channels: of the convolutions of each head before its prediction.
         context_channels, context_dilations: of the context network that refines each prediction of the finest level; with
@@ -52,7 +52,7 @@ class Preset:
 
     name: str
     encoder_channels: tuple[int, ...]
-    encoder_convolutions: int
+    encoder_convolutions: tuple[int, ...]
     trunk_channels: tuple[int, ...]
     head_channels: tuple[int, ...]
     context_channels: tuple[int, ...]
@@ -73,7 +73,7 @@ class Preset:
 DWARF = Preset(
     name="dwarf",
     encoder_channels=(16, 32, 64, 96, 128, 196),
-    encoder_convolutions=3,
+    encoder_convolutions=(3, 3, 3, 3, 3, 3),
     trunk_channels=(128, 128, 96),
     head_channels=(64, 32),
     context_channels=(128, 128, 128, 96, 64, 32),
@@ -87,7 +87,7 @@ DWARF = Preset(
 DWARF_LITE = Preset(
     name="dwarf_lite",
     encoder_channels=(16, 32, 64, 128),
-    encoder_convolutions=2,
+    encoder_convolutions=(2, 2, 3, 4),
     trunk_channels=(128, 96, 64),
     head_channels=(48, 32),
     context_channels=(64, 64, 64, 48, 32),

@@ -98,7 +98,7 @@ class CvBridge:
         message.is_bigendian = int(sys.byteorder == "big")
         message.step = cvim.shape[1] * channels * cvim.dtype.itemsize
         data = array.array("B")
-        data.frombytes(np.ascontiguousarray(cvim).reshape(-1).view(np.uint8))
+        data.frombytes(np.ascontiguousarray(cvim).reshape(-1).view(np.uint8).data)
         message.data = data
         return message
 

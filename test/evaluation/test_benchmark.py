@@ -90,8 +90,8 @@ def test_engines_are_timed_in_their_own_processes(tmp_path):
     weights = tmp_path / "lite.safetensors"
     save_fresh_weights("dwarf_lite", weights)
     seen: list[tuple[int, int]] = []
-    benchmark = run_benchmark(
-        weights,
+    benchmark, again = run_benchmark(
+        [weights, weights],
         [("openvino", "f32"), ("onnxruntime", "bf16")],
         64,
         128,
@@ -101,13 +101,15 @@ def test_engines_are_timed_in_their_own_processes(tmp_path):
     ran, refused = benchmark.timings
     assert len(ran.seconds) == 3
     assert all(0 < second < ran.first_s for second in ran.seconds)
-    assert 5e7 < ran.peak_memory < 4e9
+    # Keras and TensorFlow, which take more than that, convert in a process of their own.
+    assert 5e7 < ran.peak_memory < 4e8
     assert "Convolution" in ran.layer_seconds
     assert refused.error
     assert not refused.seconds
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert benchmark.preset == "dwarf_lite"
     assert benchmark.work.macs > 1e8
+    assert len(again.timings[0].seconds) == 3
 
 
 def test_engines_and_precisions_to_time(monkeypatch):
@@ -133,8 +135,8 @@ def test_engines_and_precisions_to_time(monkeypatch):
 
 def test_what_cannot_be_measured_is_named(tmp_path):
     with pytest.raises(InputError, match="--size: 60x128 px, expected HEIGHTxWIDTH"):
-        run_benchmark(tmp_path / "none", [("openvino", "f32")], 60, 128)
+        run_benchmark([tmp_path / "none"], [("openvino", "f32")], 60, 128)
     with pytest.raises(InputError, match="--rounds: 0, expected at least 1"):
-        run_benchmark(tmp_path / "none", [("openvino", "f32")], 64, 128, rounds=0)
+        run_benchmark([tmp_path / "none"], [("openvino", "f32")], 64, 128, rounds=0)
     with pytest.raises(InputError, match="no such weights file"):
-        run_benchmark(tmp_path / "none", [("openvino", "f32")], 64, 128)
+        run_benchmark([tmp_path / "none"], [("openvino", "f32")], 64, 128)

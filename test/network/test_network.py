@@ -163,6 +163,7 @@ def test_fresh_network_predicts_little_motion_from_live_features():
     preset = replace(
         DWARF_LITE,
         encoder_channels=(16, 32, 64, 96, 128, 128),
+        encoder_convolutions=(2, 2, 2, 2, 2, 2),
         matching=False,
         convex_enlargement=False,
     )

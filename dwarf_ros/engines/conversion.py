@@ -1,0 +1,104 @@
+"""Conversion of a network in a process of its own, so that the memory that TensorFlow took for it is given back.
+
+It runs this module: python -m dwarf_ros.engines.conversion WEIGHTS [FILE BATCH HEIGHT WIDTH].
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from dwarf_ros.engines.cache import cached
+from dwarf_ros.engines.graph import write_onnx, write_openvino
+from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.types import InputError
+
+_WRITERS = {".onnx": write_onnx, ".xml": write_openvino}
+
+_ONNX_FILE = "model.onnx"
+
+_Value = TypeVar("_Value")
+
+
+def check(network: NetworkSource) -> None:
+    """Read a weights file as a whole, unless something was made of it before, when it was whole.
+
+    Raises:
+        InputError: as `NetworkSource.model`.
+    """
+    if network.file is not None and not network.is_known():
+        _run(network.file)
+
+
+def convert(network: NetworkSource, shape: tuple[int, ...], file: Path) -> None:
+    """Write what an engine reads; a network that is not in a file is converted in this process.
+
+    Args:
+        network: what to write.
+        shape: of each input, N x H x W x 3; both sides multiples of 64 px.
+        file: to write, .onnx or OpenVINO's .xml.
+
+    Raises:
+        InputError: as `write_onnx` and `write_openvino`, or the process was ended.
+    """
+    if network.file is None:
+        _WRITERS[file.suffix](network, shape, file)
+    else:
+        _run(network.file, str(file), *map(str, shape[:3]))
+
+
+def read_exported(
+    network: NetworkSource, shape: tuple[int, ...], read: Callable[[Path], _Value]
+) -> _Value:
+    """What `read` makes of the network's ONNX file for one shape, which is written now or was at an earlier start.
+
+    Raises:
+        InputError: as `convert`.
+    """
+    entry = network.entry("onnx", shape, "tf2onnx")
+    return cached(
+        entry,
+        lambda folder: convert(network, shape, folder / _ONNX_FILE),
+        lambda folder: read(folder / _ONNX_FILE),
+    )
+
+
+def _run(weights: Path, *arguments: str) -> None:
+    command = [sys.executable, "-P", "-m", __name__, str(weights), *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    *_, last = ["", *done.stderr.decode(errors="replace").splitlines()]
+    if done.returncode == 2:
+        raise InputError(last)
+    if done.returncode:
+        reason = f"by signal {-done.returncode}" if done.returncode < 0 else last
+        raise InputError(
+            f"{weights}: its conversion ended early ({reason}), expected it to end by itself "
+            "(is there enough memory?)"
+        )
+
+
+def main() -> int:
+    """Do what the command line says; an InputError is its last line on stderr, with exit code 2."""
+    weights, *rest = sys.argv[1:]
+    try:
+        network = NetworkSource(weights)
+        network.model()
+        if rest:
+            file, *shape = rest
+            batch, height, width = map(int, shape)
+            _WRITERS[Path(file).suffix](network, (batch, height, width, 3), Path(file))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
