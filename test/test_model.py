@@ -6,12 +6,28 @@ import numpy as np
 import pytest
 
 from dwarf_ros import load_estimator
+from dwarf_ros.engines import load_engine
 from dwarf_ros.estimators import shipped_weights
 from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
+from dwarf_ros.evaluation.quantization import drive_images, quantize_for_drives
 from dwarf_ros.network.weights import read_header
 from dwarf_ros.training.data import DriveSamples
 
 LITE = shipped_weights("dwarf_lite")
+
+HEIGHT, WIDTH = 128, 256
+HELD_OUT_SEED = 1000
+
+# Largest mean difference from float32 Keras; docs/deploying.md states them.
+TOLERANCES_PX = {
+    ("tensorflow", "f32"): 0.001,
+    ("tensorflow", "bf16"): 0.1,
+    ("openvino", "f32"): 0.001,
+    ("openvino", "bf16"): 0.1,
+    ("openvino", "int8"): 0.3,
+    ("onnxruntime", "f32"): 0.001,
+}
+_NEEDED = {"int8": ("nncf",), "onnxruntime": ("onnx", "tf2onnx")}
 
 
 def test_weights_are_small_and_have_a_card():
@@ -37,3 +53,35 @@ def test_they_have_learnt_disparity_and_flow():
         learnt, nothing = measure(estimate, true), measure(np.zeros_like(true), true)
         assert learnt.mean < nothing.mean / 4
         assert learnt.outlier_rate < nothing.outlier_rate / 2
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """Two frames of a held-out drive, and what the Keras model answers to them."""
+    pytest.importorskip("tensorflow")
+    from dwarf_ros import network
+
+    images = drive_images(HELD_OUT_SEED, HEIGHT, WIDTH)
+    outputs = network.load(LITE)(images)
+    return images, {name: np.asarray(output) for name, output in outputs.items()}
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("engine", "precision"), TOLERANCES_PX)
+def test_every_engine_and_precision_answers_alike(answered, engine, precision):
+    for package in (engine, *_NEEDED.get(engine, ()), *_NEEDED.get(precision, ())):
+        pytest.importorskip(package)
+    if engine == "openvino" and precision == "bf16":
+        from dwarf_ros.engines.openvino import has_bfloat16
+
+        if not has_bfloat16():
+            pytest.skip("this processor has no bfloat16")
+    if precision == "int8":
+        quantize_for_drives(LITE, HEIGHT, WIDTH, range(6), [HELD_OUT_SEED])
+    images, expected = answered
+    answer = load_engine(engine, LITE, precision).run(images)
+    for name, exact in expected.items():
+        length = np.linalg.norm(exact, axis=-1).mean()
+        change = np.linalg.norm(answer[name] - exact, axis=-1).mean()
+        assert length > 1, name
+        assert change < TOLERANCES_PX[engine, precision], name

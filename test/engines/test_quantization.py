@@ -54,5 +54,5 @@ def test_quantised_network(lite, drive_images):
         if node.get_rt_info()["layerType"].astype(str) == "Convolution"
     ]
     integers = sum(precision in ("i8", "u8") for precision in precisions)
-    assert integers > len(precisions) / 2
+    assert integers > len(precisions) / 3
     assert integers < len(precisions)
