@@ -238,6 +238,7 @@ def presets() -> list[str]:
     rows = {
         "levels of the encoder": lambda p: f"{p.coarsest_level}",
         "channels of the encoder": lambda p: ", ".join(map(str, p.encoder_channels)),
+        "convolutions of each level": lambda p: ", ".join(map(str, p.encoder_convolutions)),
         "grid of the finest estimate": lambda p: f"{2**p.finest_level} px",
         "first estimate": lambda p: (
             "all pixels matched with all" if p.matching else "from the cost volumes"
