@@ -39,7 +39,13 @@ from dwarf_ros.types import InputError
 if TYPE_CHECKING:
     import keras
 
-_PARTS = ("encoder", *(f"level {level}" for level in (6, 5, 4, 3, 2)), "context", "full size")
+_PARTS = (
+    "encoder",
+    "matching",
+    *(f"level {level}" for level in (6, 5, 4, 3, 2)),
+    "context",
+    "full size",
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Work:
     """What one answer takes at least.
 
     Attributes:
-        macs: multiplications with addition, of convolutions and cost volumes.
+        macs: multiplications with addition, of convolutions, cost volumes and matching.
         bytes: weights read once, and each layer's float32 result written once and read once.
         macs_of_parts: the same by part of the network.
     """
@@ -395,6 +401,8 @@ def work_of(model: keras.Model) -> Work:
     import keras
 
     from dwarf_ros.network import INPUTS
+    from dwarf_ros.network.decoder import CostVolumes
+    from dwarf_ros.network.matching import GlobalMatching
 
     parts: dict[str, int] = {}
     results = 0
@@ -408,8 +416,10 @@ def work_of(model: keras.Model) -> Work:
             macs = elements * int(np.prod(layer.kernel.shape[:3]))
         elif isinstance(layer, keras.layers.Conv2DTranspose):
             macs = _elements(layer.input) * int(np.prod(layer.kernel.shape[:3]))
-        elif hasattr(layer, "preset") and "cost_volumes" in layer.name:
+        elif isinstance(layer, CostVolumes):
             macs = _correlation_macs(layer)
+        elif isinstance(layer, GlobalMatching):
+            macs = _matching_macs(layer)
         part = _part(layer.name)
         parts[part] = parts.get(part, 0) + images * macs
         results += images * elements
@@ -425,6 +435,12 @@ def _correlation_macs(layer: Any) -> int:
     return height * width * (2 * side * channels + side**2 * (channels + depths * side))
 
 
+def _matching_macs(layer: Any) -> int:
+    _, height, width, channels = layer.input[0].shape
+    # Rows of both pairs of left and right, and all pixels of the left images.
+    return height * width * (2 * width + height * width) * channels
+
+
 def _elements(tensor: Any) -> int:
     return int(np.prod([side for side in tensor.shape if side is not None]))
 
@@ -434,6 +450,8 @@ def _part(name: str) -> str:
         return "encoder"
     if "context_network" in name:
         return "context"
+    if name == "decoder.matching":
+        return "matching"
     if name.startswith("decoder.block_"):
         return f"level {name.removeprefix('decoder.block_')[0]}"
     return "full size"

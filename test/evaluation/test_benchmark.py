@@ -84,6 +84,16 @@ def test_the_published_network_takes_what_is_known_of_it():
     assert sum(work.macs_of_parts.values()) == work.macs
 
 
+def test_matching_is_counted():
+    pytest.importorskip("tensorflow")
+    from dwarf_ros import network
+
+    work = work_of(network.build("dwarf_lite", 384, 1280))
+    pixels, columns, channels = 24 * 80, 80, 128
+    assert work.macs_of_parts["matching"] == pixels * (2 * columns + pixels) * channels
+    assert sum(work.macs_of_parts.values()) == work.macs
+
+
 def test_engines_are_timed_in_their_own_processes(tmp_path):
     pytest.importorskip("openvino")
     pytest.importorskip("tensorflow")
