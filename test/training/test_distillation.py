@@ -632,7 +632,7 @@ def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings
     held_out = {**data, "root": str(tmp_path / "bag" / "held_out")}
     config = parse_config(
         settings(
-            steps=40,
+            steps=120,
             batch_size=1,
             weights=str(weights),
             data=data,
@@ -649,7 +649,7 @@ def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings
     outcome = train(config, tmp_path / "run", disparity_errors, flow_errors)
     assert outcome.finished
     disparities = [scores["D1 EPE"] + scores["D2 EPE"] for scores in (before, outcome.scores)]
-    assert disparities[1] < 0.8 * disparities[0]
+    assert disparities[1] < 0.5 * disparities[0]
 
     choice = EstimatorChoice("tiny", outcome.weights, "tensorflow")
     with eagerly():
