@@ -182,7 +182,7 @@ def work() -> Chart:
         for name, macs in parts.items()
     ]
     height, width = KITTI_SIZE
-    title = f"Convolutions and cost volumes, {width} x {height} px"
+    title = f"Multiplications with addition, {width} x {height} px"
     return Chart(title, "bar", "part of the network", "GMAC", series)
 
 
