@@ -98,9 +98,9 @@ def floating_convolutions(model: ov.Model) -> list[str]:
     """Names of the convolutions that stay in floating point, because an error of theirs weighs more than their time.
 
     They are those of the encoder that read the images or at most 32 channels, on whose details all matching rests; those of the
-    decoder's grids of 16 px and coarser, whose errors all finer levels begin with; those that end in a motion; and the
-    mixture of the full-size answer (1 x 1). Quantising the first two kinds too changes the answers of a trained `dwarf_lite`
-    four times as much.
+    decoder's grids of 16 px and coarser, whose errors all finer levels begin with; the first of each finer grid, which reads
+    correlations, features and motions, too unlike for one range; those that end in a motion; and the mixture of the
+    full-size answer (1 x 1). Quantising them too changes the answers of a trained `dwarf_lite` several times as much.
     """
     batch, height, *_ = model.input(0).shape
     names = []
@@ -109,12 +109,31 @@ def floating_convolutions(model: ov.Model) -> list[str]:
             continue
         images, _, rows, _ = node.get_output_shape(0)
         made, read, *kernel = node.get_input_shape(1)
-        of_encoder = images > batch
-        fine = of_encoder and read <= _FINE_CHANNELS
-        coarse = not of_encoder and rows * _COARSE_GRID <= height
-        if fine or coarse or made <= _MOST_MOTION_CHANNELS or kernel == [1, 1]:
+        if images > batch:
+            floats = read <= _FINE_CHANNELS
+        else:
+            floats = rows * _COARSE_GRID <= height or _is_first_of_grid(node)
+        if floats or made <= _MOST_MOTION_CHANNELS or kernel == [1, 1]:
             names.append(node.get_friendly_name())
     return names
+
+
+def _is_first_of_grid(convolution: ov.Node) -> bool:
+    """Whether no convolution of the same size of output is read, directly or by way of other operations."""
+    size = list(convolution.get_output_shape(0))
+    found, waiting = set(), [convolution.input_value(0).get_node()]
+    while waiting:
+        node = waiting.pop()
+        if node.get_friendly_name() in found:
+            continue
+        found.add(node.get_friendly_name())
+        if node.get_type_name() == "Convolution":
+            batch, _, *grid = node.get_output_shape(0)
+            if [batch, *grid] == [size[0], *size[2:]]:
+                return False
+        else:
+            waiting += [value.get_node() for value in node.input_values()]
+    return True
 
 
 def measure_change(
