@@ -227,9 +227,11 @@ def _parser() -> argparse.ArgumentParser:
         commands, "export", _export, "the network for other programs, checked against Keras"
     )
     export.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file")
-    export.add_argument("out", type=Path, metavar="OUT", help="file (onnx) or folder (savedmodel)")
     export.add_argument(
-        "--format", default="onnx", metavar="FORMAT", help="onnx or savedmodel (onnx)"
+        "out", type=Path, metavar="OUT", help="file (onnx, tensorrt) or folder (savedmodel)"
+    )
+    export.add_argument(
+        "--format", default="onnx", metavar="FORMAT", help="onnx, savedmodel or tensorrt (onnx)"
     )
     _add_size_option(export)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dwarf_ros.engines import choose_engine, count_gpus
 from dwarf_ros.engines.conversion import read_exported
 from dwarf_ros.engines.graph import metadata, require, tensorflow_function
 from dwarf_ros.engines.source import OUTPUTS, NetworkSource
 from dwarf_ros.types import InputError
 
-FORMATS = ("onnx", "savedmodel")
+FORMATS = ("onnx", "savedmodel", "tensorrt")
 
 TOLERANCE_PX = 0.01
 """Largest difference from the Keras model that a file may answer with, up to 100 px; above, a ten thousandth of the answer."""
@@ -32,11 +33,11 @@ def export(
 
     Inputs are left_t0, right_t0, left_t1, right_t1, outputs disparity, disparity_change and forward_flow, as those of
     `dwarf_ros.network.build`, for one pair of frames of a fixed size. The file says so itself: ONNX in its metadata, a SavedModel
-    in `assets.extra/dwarf.json`.
+    in `assets.extra/dwarf.json`, a TensorRT plan, which runs on the kind of GPU that it was made on, in its name (JSON).
 
     Args:
         weights: a weights file.
-        out: file (onnx) or folder (savedmodel) to write; it appears whole or not at all, once its answers to three inputs
+        out: file (onnx, tensorrt) or folder (savedmodel) to write; it appears whole or not at all, once its answers to three inputs
             are those of the Keras model.
         format: one of FORMATS.
         height: of the images, px, a multiple of 64.
@@ -47,23 +48,30 @@ def export(
 
     Raises:
         InputError: an unknown format, a size that is not a multiple of 64 px, weights that cannot be read, a package that is
-            missing, an existing folder, a place that cannot be written, or answers that differ.
+            missing or a GPU, an existing folder, a place that cannot be written, or answers that differ.
     """
     from dwarf_ros.network.presets import SIZE_MULTIPLE
 
     if format not in FORMATS:
-        raise InputError(f"--format: {format!r} is unknown, expected {' or '.join(FORMATS)}")
+        raise InputError(f"--format: {format!r} is unknown, expected {', '.join(FORMATS)}")
     for side, length in (("--height", height), ("--width", width)):
         if length <= 0 or length % SIZE_MULTIPLE:
             raise InputError(f"{side}: {length} px, expected a multiple of {SIZE_MULTIPLE} px")
     if format == "savedmodel" and out.exists():
         raise InputError(f"{out}: exists, expected the name of a folder to be made")
-    if format == "onnx" and out.is_dir():
+    if format != "savedmodel" and out.is_dir():
         raise InputError(f"{out}: is a folder, expected the name of a file")
     if not out.parent.is_dir():
         raise InputError(f"{out}: {out.parent} is not a folder")
     if format == "onnx":
         require("onnx", "onnx", "tf2onnx", "onnxruntime")
+    if format == "tensorrt":
+        require("tensorrt", "tensorrt", "polygraphy")
+        require("onnx", "onnx", "tf2onnx")
+        if not count_gpus():
+            raise InputError("--format: tensorrt given and no GPU is seen, expected one to run it")
+        # So that TensorFlow, which answers for Keras, leaves room on it.
+        choose_engine("tensorflow")
     network = NetworkSource(weights)
     shape = (1, height, width, 3)
     try:
@@ -74,9 +82,13 @@ def export(
         made = beside / out.name
         if format == "onnx":
             read_exported(network, shape, lambda file: shutil.copyfile(file, made))
-        else:
+            run = _onnx_runner(made)
+        elif format == "savedmodel":
             _write_saved_model(network, shape, made)
-        run = _onnx_runner(made) if format == "onnx" else _saved_model_runner(made)
+            run = _saved_model_runner(made)
+        else:
+            read_exported(network, shape, lambda file: _write_plan(network, shape, file, made))
+            run = _plan_runner(made)
         difference = _check(network, run, shape, out)
         made.replace(out)
     finally:
@@ -88,6 +100,10 @@ def _check(
     network: NetworkSource, run: Callable[[Images], Images], shape: tuple[int, ...], out: Path
 ) -> float:
     model = network.model()
+    import tensorflow as tf
+
+    # On a GPU TensorFlow rounds to ten bits unless it is told not to.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     largest = 0.0
     for seed in range(_CHECKS):
         images = _example(seed, shape)
@@ -160,5 +176,34 @@ def _saved_model_runner(folder: Path) -> Callable[[Images], Images]:
     def run(images: Images) -> Images:
         answer = serve(**{name: tf.constant(image) for name, image in images.items()})
         return {name: output.numpy() for name, output in answer.items()}
+
+    return run
+
+
+def _write_plan(
+    network: NetworkSource, shape: tuple[int, ...], onnx_file: Path, plan: Path
+) -> None:
+    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath
+    from polygraphy.exception import PolygraphyException
+
+    try:
+        builder, definition, parser = NetworkFromOnnxPath(str(onnx_file))()
+        definition.name = json.dumps(metadata(network, shape))
+        # Float32 throughout: without a configuration nothing is rounded to fewer bits.
+        plan.write_bytes(EngineBytesFromNetwork((builder, definition, parser))())
+    except PolygraphyException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{plan.name}: TensorRT could not make it: {reason}") from error
+
+
+def _plan_runner(plan: Path) -> Callable[[Images], Images]:
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+
+    engine = EngineFromBytes(plan.read_bytes())()
+
+    def run(images: Images) -> Images:
+        with TrtRunner(engine) as runner:
+            answer = runner.infer({name: np.ascontiguousarray(images[name]) for name in images})
+            return {name: np.array(answer[name]) for name in OUTPUTS}
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -59,6 +60,30 @@ def test_saved_model(lite, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["lite"]
 
 
+@pytest.mark.timeout(600)
+def test_plan(lite, tmp_path):
+    for package in ("tensorrt", "polygraphy", "onnx", "tf2onnx"):
+        pytest.importorskip(package)
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+
+    file, pictures, expected = lite
+    out = tmp_path / "lite.plan"
+    assert export(file, out, "tensorrt", 64, 128) < 1e-2
+    engine = EngineFromBytes(out.read_bytes())()
+    with TrtRunner(engine) as runner:
+        check_answer(runner.infer(pictures), expected)
+    check_metadata(json.loads(engine.name))
+    assert [path.name for path in tmp_path.iterdir()] == ["lite.plan"]
+
+
+def test_without_tensorrt_a_plan_is_refused_in_one_line(lite, tmp_path):
+    if find_spec("tensorrt") and find_spec("polygraphy"):
+        pytest.skip("TensorRT is installed")
+    with pytest.raises(InputError, match=r"not installed: pip install 'dwarf_ros\[tensorrt\]'$"):
+        export(lite[0], tmp_path / "lite.plan", "tensorrt", 64, 128)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_answers_otherwise_is_not_written(lite, tmp_path, monkeypatch):
     def wrong(folder):
         def run(images):
@@ -77,7 +102,7 @@ def test_a_file_that_answers_otherwise_is_not_written(lite, tmp_path, monkeypatc
 def test_what_cannot_be_exported_is_named(lite, tmp_path):
     file = lite[0]
     for arguments, message in (
-        (("tensorrt", 64, 128), "--format: 'tensorrt' is unknown, expected onnx or savedmodel"),
+        (("caffe", 64, 128), "--format: 'caffe' is unknown, expected onnx, savedmodel, tensorrt"),
         (("savedmodel", 60, 128), "--height: 60 px, expected a multiple of 64 px"),
         (("savedmodel", 64, 0), "--width: 0 px, expected a multiple of 64 px"),
     ):
