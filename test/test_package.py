@@ -104,7 +104,7 @@ def test_every_import_is_declared(manifest, metadata):
     ros = declared_in(manifest, "depend", "exec_depend")
     extras = metadata["options.extras_require"]
     pip = requirement_names(metadata["options"]["install_requires"])
-    for extra in ("cpu", "jax", "onnx", "quantize", "ray", "train", "viz"):
+    for extra in ("cpu", "jax", "onnx", "quantize", "ray", "tensorrt", "train", "viz"):
         pip |= {name.removesuffix("-cpu") for name in requirement_names(extras[extra])}
     undeclared = {
         name
