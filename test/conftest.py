@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,23 @@ def real_data():
 def own_cache(tmp_path_factory):
     """What tests make of networks is kept apart from the user's cache, and only while they run."""
     os.environ["DWARF_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def quantize_apart():
+    """`quantize_for_drives` in a process of its own: after NNCF a training in the same process ends in a segmentation fault."""
+
+    def quantize(weights: Path, height: int, width: int, calibration: list, held_out: list) -> dict:
+        """What it measured."""
+        script = (
+            "import json\n"
+            "from dwarf_ros.evaluation.quantization import quantize_for_drives\n"
+            f"told = quantize_for_drives({str(weights)!r}, {height}, {width}, {calibration}, {held_out})\n"
+            "print(json.dumps(told))"
+        )
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return quantize

@@ -9,7 +9,7 @@ from dwarf_ros import load_estimator
 from dwarf_ros.engines import load_engine
 from dwarf_ros.estimators import shipped_weights
 from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
-from dwarf_ros.evaluation.quantization import drive_images, quantize_for_drives
+from dwarf_ros.evaluation.quantization import drive_images
 from dwarf_ros.network.weights import read_header
 from dwarf_ros.training.data import DriveSamples
 
@@ -68,7 +68,7 @@ def answered():
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("engine", "precision"), TOLERANCES_PX)
-def test_every_engine_and_precision_answers_alike(answered, engine, precision):
+def test_every_engine_and_precision_answers_alike(answered, quantize_apart, engine, precision):
     for package in (engine, *_NEEDED.get(engine, ()), *_NEEDED.get(precision, ())):
         pytest.importorskip(package)
     if engine == "openvino" and precision == "bf16":
@@ -77,7 +77,7 @@ def test_every_engine_and_precision_answers_alike(answered, engine, precision):
         if not has_bfloat16():
             pytest.skip("this processor has no bfloat16")
     if precision == "int8":
-        quantize_for_drives(LITE, HEIGHT, WIDTH, range(6), [HELD_OUT_SEED])
+        quantize_apart(LITE, HEIGHT, WIDTH, list(range(6)), [HELD_OUT_SEED])
     images, expected = answered
     answer = load_engine(engine, LITE, precision).run(images)
     for name, exact in expected.items():

@@ -16,7 +16,7 @@ for package in ("tensorflow", "openvino", "nncf"):
 
 
 @pytest.mark.timeout(300)
-def test_quantised_network(lite, drive_images):
+def test_quantised_network(lite, quantize_apart):
     from dwarf_ros.engines.openvino import quantized_entry
     from dwarf_ros.engines.quantization import quantize
     from dwarf_ros.engines.source import NetworkSource
@@ -26,7 +26,7 @@ def test_quantised_network(lite, drive_images):
     with pytest.raises(InputError, match="dwarf_lite is not quantised for 128 x 64 px, expected: "):
         load_engine("openvino", weights, "int8").run(pictures)
 
-    told = quantize(source, [drive_images(2), drive_images(3)], [pictures])
+    told = quantize_apart(weights, 64, 128, [2, 3], [1])
     assert (told["calibrated_on"], told["measured_on"]) == (2, 1)
     entry = cache_folder() / quantized_entry(source, (1, 64, 128, 3))
     assert json.loads((entry / "accuracy.json").read_text()) == told
