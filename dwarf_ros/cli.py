@@ -741,10 +741,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    from dwarf_ros.evaluation.quantization import quantize_for_drives
+    from dwarf_ros.evaluation.quantization import change_in_words, quantize_for_drives
 
-    change = quantize_for_drives(options.weights, *_size(options.size))["change_px"]
-    print(f"int8: the mean answer to held-out drives changes by {change:.3f} px")
+    print(change_in_words(quantize_for_drives(options.weights, *_size(options.size))))
     return 0
 
 

@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dwarf_ros.datasets.formats import write_atomically
-from dwarf_ros.evaluation.quantization import check_size, drive_images, quantize_for_drives
+from dwarf_ros.evaluation.quantization import (
+    change_in_words,
+    check_size,
+    drive_images,
+    quantize_for_drives,
+)
 from dwarf_ros.evaluation.report import (
     Chart,
     Figure,
@@ -535,7 +540,7 @@ def make_report(benchmark: Benchmark) -> Report:
             f"{ceilings.bytes_per_second / 1e9:.1f} GB/s in a copy. One answer takes {work.macs / 1e9:.1f} GMAC and at "
             f"least {work.bytes / 1e6:.0f} MB of memory traffic. bf16 and int8 may be faster than the floor, which is that of "
             "float32.",
-            *_int8_notes(benchmark),
+            *([change_in_words(benchmark.int8_accuracy)] if benchmark.int8_accuracy else []),
             *(f"{timing.name}: {timing.error}" for timing in benchmark.timings if timing.error),
         ],
         tables=tables,
@@ -560,16 +565,3 @@ def make_report(benchmark: Benchmark) -> Report:
             ),
         ],
     )
-
-
-def _int8_notes(benchmark: Benchmark) -> list[str]:
-    if benchmark.int8_accuracy is None:
-        return []
-    changes = ", ".join(
-        f"{name} {change['mean']:.2f} px"
-        for name, change in benchmark.int8_accuracy["change_px"].items()
-    )
-    drives = benchmark.int8_accuracy["measured_on"]
-    return [
-        f"Mean change by int8 on {drives} made drives that it was not calibrated on: {changes}."
-    ]

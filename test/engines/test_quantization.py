@@ -9,6 +9,7 @@ import pytest
 
 from dwarf_ros.engines import load_engine
 from dwarf_ros.engines.cache import cache_folder
+from dwarf_ros.evaluation.quantization import change_in_words
 from dwarf_ros.types import InputError
 
 for package in ("tensorflow", "openvino", "nncf"):
@@ -28,6 +29,7 @@ def test_quantised_network(lite, quantize_apart):
 
     told = quantize_apart(weights, 64, 128, [2, 3], [1])
     assert (told["calibrated_on"], told["measured_on"]) == (2, 1)
+    assert f"disparity {told['change_px']['disparity']['mean']:.2f} px" in change_in_words(told)
     entry = cache_folder() / quantized_entry(source, (1, 64, 128, 3))
     assert json.loads((entry / "accuracy.json").read_text()) == told
     written = (entry / "model.xml").stat().st_mtime_ns
