@@ -80,15 +80,15 @@ def main() -> int:
     return 0
 
 
-def short(steps: int) -> TrainingConfig:
-    """The recipe with so many steps."""
+def short(steps: int, samples: int = SAMPLES, validations: int = VALIDATIONS) -> TrainingConfig:
+    """The recipe with so many steps, so many samples of each source, and validated so often."""
     config = read_config(RECIPE)
     assert config.validation is not None
     return replace(
         config,
         steps=steps,
-        data=tuple(replace(data, count=SAMPLES) for data in config.data),
-        validation=replace(config.validation, every=max(1, steps // VALIDATIONS)),
+        data=tuple(replace(data, count=samples) for data in config.data),
+        validation=replace(config.validation, every=max(1, steps // validations)),
         checkpoints=replace(config.checkpoints, every=steps),
     )
 
