@@ -149,7 +149,6 @@ def test_processes_and_local_devices_learn_as_one_device(eager, settings, tmp_pa
     values = settings(
         steps=10,
         batch_size=4,
-        # The mean over matches is one of each device's share.
         optimizer={"learning_rate": 2e-4, "clip_norm": 1.0, "ema": 0.5, "weight_decay": 1e-4},
         checkpoints={"every": 100},
     )

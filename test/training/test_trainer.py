@@ -256,7 +256,6 @@ def test_both_backends_have_the_same_first_losses(eager, full):
         pytest.skip("jax is not installed")
     from dwarf_ros.network.presets import PRESETS
 
-    # The mean over matches is one of each device's share.
     values = full()
     config = parse_config(values)
     items = TrainingItems(config.data)
