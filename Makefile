@@ -28,9 +28,9 @@ help:
 	@echo 'PYTHON=...          the Python to make $(VENV) with: 3.11, 3.12 or 3.13 (python3)'
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore test/ros
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore test/ros --ignore test/live
 	# By themselves: live processes that are kept waiting for a core drop frames.
-	$(BIN)/python -m pytest test/ros
+	$(BIN)/python -m pytest test/ros test/live
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -44,7 +44,7 @@ demo: $(INSTALLED)
 install: $(INSTALLED)
 
 cuda: $(INSTALLED)
-	$(BIN)/python -m dwarf_ros.network.cuda.build $(ARCHITECTURES)
+	$(BIN)/python -m dwarf_ros.network.correlation.build $(ARCHITECTURES)
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --quiet --strict

@@ -34,9 +34,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dwarf_ros.network import cuda
-from dwarf_ros.network.cuda import build, jax_face
-from dwarf_ros.network.cuda.kernels import Kernels
+from dwarf_ros.network import correlation
+from dwarf_ros.network.correlation import build, jax_face
+from dwarf_ros.network.correlation.kernels import Kernels
 
 SLOPE = 0.1
 TYPES = ("float32", "float16", "bfloat16")
@@ -90,7 +90,7 @@ def main() -> int:
             print("no Keras: keras.ops is not compared with")
         else:
             report["keras"] = keras.__version__
-            fault = cuda.find_fault(kernels)
+            fault = correlation.find_fault(kernels)
             faults += [f"self-check: {fault}"] if fault else []
             if gpu:
                 against_xla(kernels, report)
@@ -267,7 +267,7 @@ def backward(correlate: Callable[..., Any], reaches: tuple, *maps: jax.Array) ->
 
 def against_xla(kernels: Kernels, report: dict[str, Any]) -> None:
     """Times of the kernels and of keras.ops, both in graphs that XLA compiled; forward, and forward with backward."""
-    ours, theirs = cuda.from_kernels(kernels), cuda.load("ops")
+    ours, theirs = correlation.from_kernels(kernels), correlation.load("ops")
     report["xla"] = []
     rng = np.random.default_rng(4)
     print("case, pass, ours us, keras.ops us, times as fast")

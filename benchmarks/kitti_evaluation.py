@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dwarf_ros.datasets.formats import write_disparity_png, write_flow_png, write_image
-from dwarf_ros.evaluation.kitti import evaluate_folder
+from dwarf_ros.evaluation.kitti.rules import evaluate_folder
+from dwarf_ros.formats import write_disparity_png, write_flow_png, write_image
 
 IMAGES = 200
 DISTINCT = 4

@@ -22,10 +22,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dwarf_ros.datasets import scenes
-from dwarf_ros.datasets.formats import write_atomically
-from dwarf_ros.datasets.rendering import Scene, View
-from dwarf_ros.datasets.scenes import TrainingScenes
+from dwarf_ros.formats import write_atomically
+from dwarf_ros.synthetic import scenes
+from dwarf_ros.synthetic.renderer import Scene, View
+from dwarf_ros.synthetic.scenes import TrainingScenes
 
 BAR = 8.0
 DISPARITY_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from dwarf_ros.datasets.formats import write_disparity_png, write_flow_png, write_image
-from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
+from dwarf_ros.formats import write_disparity_png, write_flow_png, write_image
+from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import StereoCamera
 
 FRAMES, WIDTH, HEIGHT = 5, 320, 128

@@ -20,18 +20,18 @@ import cv2
 import numpy as np
 from network_drawing import network_drawing
 
-from dwarf_ros.datasets.formats import (
+from dwarf_ros.engines import PRECISIONS_OF
+from dwarf_ros.estimators import load_estimator
+from dwarf_ros.evaluation.report import Chart, Series, write_chart
+from dwarf_ros.formats import (
     read_disparity_png,
     read_flow_png,
     write_atomically,
 )
-from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
-from dwarf_ros.datasets.samples import Maps, SampleTruth
-from dwarf_ros.datasets.scenes import TrainingScenes
-from dwarf_ros.engines import PRECISIONS_OF
-from dwarf_ros.estimators import load_estimator
-from dwarf_ros.evaluation.report import Chart, Series, write_chart
 from dwarf_ros.network.presets import PRESETS, SIZE_MULTIPLE
+from dwarf_ros.samples import Maps, SampleTruth
+from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
+from dwarf_ros.synthetic.scenes import TrainingScenes
 from dwarf_ros.viewing.pictures import panel, picture_of
 from dwarf_ros.viewing.results import Result
 from dwarf_ros.visualization import (
@@ -143,7 +143,7 @@ def training_scenes() -> np.ndarray:
 
 def proxy_labels() -> np.ndarray:
     """A frame and the labels of it that `dwarf distill` keeps of a teacher's."""
-    from dwarf_ros.training.distillation import distill
+    from dwarf_ros.inference.distill import distill
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -188,7 +188,7 @@ def work() -> Chart:
 
 def consistency() -> Chart:
     """What `dwarf bag evaluate` finds in a recording without ground truth."""
-    from dwarf_ros.evaluation.replay_report import evaluate_bag
+    from dwarf_ros.evaluation.bag_report import evaluate_bag
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

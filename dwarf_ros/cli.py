@@ -449,7 +449,7 @@ def _add_submission_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _write_submission(results: Path, zip_file: Path) -> None:
-    from dwarf_ros.evaluation.submission import write_submission
+    from dwarf_ros.evaluation.kitti.submission import write_submission
     from dwarf_ros.progress import show_progress
 
     with show_progress("checking the submission") as report:
@@ -549,7 +549,7 @@ def _view(options: argparse.Namespace) -> int:
     source = Path(options.source)
     if not options.source or (options.source.startswith("/") and not source.exists()):
         _prepare_ros()
-        from dwarf_ros.ros.view import view
+        from dwarf_ros.live.view import view
 
         namespace = options.source or options.namespace or ""
         return view(namespace, options.bind, options.port, options.save, options.ros_arguments)
@@ -572,14 +572,14 @@ def _view(options: argparse.Namespace) -> int:
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from dwarf_ros.datasets.calibration import read_calibration
-    from dwarf_ros.datasets.formats import (
+    from dwarf_ros.estimators import load_estimator
+    from dwarf_ros.formats import (
         read_image,
         write_disparity_png,
         write_flow_png,
         write_image,
     )
-    from dwarf_ros.estimators import load_estimator
+    from dwarf_ros.recordings.calibration import read_calibration
     from dwarf_ros.types import StereoFrame
     from dwarf_ros.visualization import disparity_color, flow_color, scene_flow_panel
 
@@ -648,7 +648,7 @@ def _node(options: argparse.Namespace) -> int:
 
 def _play(options: argparse.Namespace) -> int:
     _prepare_ros()
-    from dwarf_ros.ros.player import play
+    from dwarf_ros.live.player import play
 
     return play(
         options.source,
@@ -665,7 +665,7 @@ def _play(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     _prepare_ros()
-    from dwarf_ros.ros.recorder import record
+    from dwarf_ros.live.recorder import record
 
     return record(
         options.out,
@@ -678,7 +678,7 @@ def _record(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     _prepare_ros()
-    from dwarf_ros.ros.demo import run_demo
+    from dwarf_ros.live.demo import run_demo
 
     return run_demo(
         options.source,
@@ -692,7 +692,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from dwarf_ros.datasets.splits import open_dataset
-    from dwarf_ros.evaluation.prediction import predict
+    from dwarf_ros.inference.predict import predict
     from dwarf_ros.progress import show_progress
 
     dataset = open_dataset(options.dataset, options.root, options.split)
@@ -777,7 +777,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from dwarf_ros.evaluation.kitti_report import evaluate, print_table
+    from dwarf_ros.evaluation.kitti.report import evaluate, print_table
     from dwarf_ros.progress import show_progress
 
     files = {name: getattr(options, name) for name in ("json", "csv", "html")}
@@ -804,7 +804,7 @@ def _train(options: argparse.Namespace) -> int:
     # First, because Keras takes seconds to load, too long for the news of a misspelt key.
     config = read_config(options.config)
 
-    from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
+    from dwarf_ros.metrics import disparity_errors, flow_errors
     from dwarf_ros.progress import show_progress
     from dwarf_ros.training.trainer import train
 
@@ -822,8 +822,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _distill(options: argparse.Namespace) -> int:
+    from dwarf_ros.inference.distill import distill
     from dwarf_ros.progress import show_progress
-    from dwarf_ros.training.distillation import distill
 
     with show_progress("labelling") as report:
         summary = distill(
@@ -850,9 +850,9 @@ def _distill(options: argparse.Namespace) -> int:
 
 
 def _bag_create(options: argparse.Namespace) -> int:
-    from dwarf_ros.bags import create_bag
-    from dwarf_ros.datasets.sequences import open_sequence
     from dwarf_ros.progress import show_progress
+    from dwarf_ros.recordings.bag import create_bag
+    from dwarf_ros.recordings.folders import open_sequence
 
     sequence = open_sequence(options.source)
     with show_progress("writing") as report:
@@ -862,14 +862,14 @@ def _bag_create(options: argparse.Namespace) -> int:
 
 
 def _bag_info(options: argparse.Namespace) -> int:
-    from dwarf_ros.bags import bag_info, print_bag_info
+    from dwarf_ros.recordings.bag import bag_info, print_bag_info
 
     print_bag_info(bag_info(options.bag, options.namespace, _remap(options)))
     return 0
 
 
 def _bag_evaluate(options: argparse.Namespace) -> int:
-    from dwarf_ros.evaluation.replay_report import evaluate_bag, print_evaluation
+    from dwarf_ros.evaluation.bag_report import evaluate_bag, print_evaluation
 
     arguments = {
         "ground_truth": options.ground_truth,
@@ -880,8 +880,8 @@ def _bag_evaluate(options: argparse.Namespace) -> int:
     }
     if options.live or options.recorded is not None:
         _prepare_ros()
-        from dwarf_ros.ros.processes import LiveError
-        from dwarf_ros.ros.replay import evaluate_recorded, replay_bag
+        from dwarf_ros.live.processes import LiveError
+        from dwarf_ros.live.replay import evaluate_recorded, replay_bag
 
         try:
             if options.live:

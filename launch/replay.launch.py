@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dwarf_ros.ros.processes import PLAYER_LOG, RECORDING, prepare_run
+from dwarf_ros.live.processes import PLAYER_LOG, RECORDING, prepare_run
 
 HERE = Path(__file__).resolve().parent
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["ros_fixtures", "training_fixtures"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dwarf_ros.datasets.formats import (
+from dwarf_ros.formats import (
     read_disparity_png,
     read_flow_png,
     read_image,
     write_disparity_png,
     write_image,
 )
-from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
+from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 
 
 def dwarf(*arguments: object) -> subprocess.CompletedProcess[str]:

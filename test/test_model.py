@@ -8,8 +8,8 @@ import pytest
 from dwarf_ros import load_estimator
 from dwarf_ros.engines import load_engine
 from dwarf_ros.estimators import shipped_weights
-from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
 from dwarf_ros.evaluation.quantization import drive_images
+from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.weights import read_header
 from dwarf_ros.training.data import DriveSamples
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from dwarf_ros.datasets.samples import Maps, Sample
+from dwarf_ros.samples import Maps, Sample
 from dwarf_ros.types import InputError
 
 _SMOOTH = 0.5

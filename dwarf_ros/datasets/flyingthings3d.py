@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.datasets.formats import read_flo, read_image, read_pfm
-from dwarf_ros.datasets.samples import Maps, Sample, SampleTruth, make_sample
-from dwarf_ros.datasets.sequences import FRAME_ID
+from dwarf_ros.formats import read_flo, read_image, read_pfm
+from dwarf_ros.recordings.folders import FRAME_ID
+from dwarf_ros.samples import Maps, Sample, SampleTruth, make_sample
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
 
 PARTS = ("train", "val")

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from dwarf_ros.datasets.formats import read_disparity_png, read_flow_png, read_image
-from dwarf_ros.datasets.samples import Maps, Sample, SampleTruth, make_sample
-from dwarf_ros.datasets.sequences import StereoSequence, open_scenes, open_sequence
+from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
+from dwarf_ros.recordings.folders import StereoSequence, open_scenes, open_sequence
+from dwarf_ros.samples import Maps, Sample, SampleTruth, make_sample
 from dwarf_ros.types import InputError, StereoFrame
 
 PARTS = ("training", "testing")

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from dwarf_ros.datasets import flyingthings3d, kitti
 from dwarf_ros.datasets.flyingthings3d import FlyingThings3D, SceneFlowRelease
-from dwarf_ros.datasets.formats import read_disparity_png, read_flow_png
 from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
-from dwarf_ros.datasets.samples import Dataset, Maps, Sample, SampleTruth, make_sample
+from dwarf_ros.formats import read_disparity_png, read_flow_png
+from dwarf_ros.samples import Dataset, Maps, Sample, SampleTruth, make_sample
 from dwarf_ros.types import InputError, StereoFrame
 
 DATASETS = (

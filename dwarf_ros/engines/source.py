@@ -54,7 +54,7 @@ class NetworkSource:
         """Hexadecimal digits that change with the weights, the network's code, and the versions of both packages."""
         digest = hashlib.blake2b(digest_size=12)
         digest.update(f"{__version__} {version('keras')} {self.name}".encode())
-        for file in sorted((Path(__file__).parents[1] / "network").glob("*.py")):
+        for file in sorted((Path(__file__).parents[1] / "network").rglob("*.py")):
             digest.update(file.read_bytes())
         if self.file is not None:
             digest.update(self.file.read_bytes())

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dwarf_ros.datasets.formats import write_atomically
 from dwarf_ros.evaluation.quantization import (
     change_in_words,
     check_size,
@@ -38,6 +37,7 @@ from dwarf_ros.evaluation.report import (
     Value,
     write_report,
 )
+from dwarf_ros.formats import write_atomically
 from dwarf_ros.progress import Progress
 from dwarf_ros.types import InputError
 

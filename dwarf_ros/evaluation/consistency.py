@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from dwarf_ros.estimators import Estimator
-from dwarf_ros.evaluation.metrics import OUTLIER_PX, end_point_error
 from dwarf_ros.geometry import (
     camera_motion,
     forward_backward_error,
@@ -22,6 +21,7 @@ from dwarf_ros.geometry import (
     rigid_scene_flow,
     sample,
 )
+from dwarf_ros.metrics import OUTLIER_PX, end_point_error
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 # Width of a histogram's bin, px, and the bins; the last one holds every error from 100 px on.

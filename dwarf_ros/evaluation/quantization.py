@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dwarf_ros.datasets.procedural import ProceduralDrive
 from dwarf_ros.network import INPUTS
 from dwarf_ros.network.presets import SIZE_MULTIPLE
+from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import InputError
 
 CALIBRATION_SEEDS = range(24)

@@ -40,7 +40,7 @@ def build(
             `level_3`, and `level_0`, the full-size answer; batch x H / 2**level x W / 2**level x 4 (disparity,
             disparity_change, u, v), full-resolution px divided by `presets.SCALE_FACTOR`; and for presets with `matching`
             the `matches` of `decoder.Decoded`.
-        correlation: what computes the cost volumes: `ops`, keras.ops; `cuda`, the kernels of `dwarf_ros.network.cuda`, which do
+        correlation: what computes the cost volumes: `ops`, keras.ops; `cuda`, the kernels of `dwarf_ros.network.correlation`, which do
             not run inside XLA under TensorFlow; `auto`, the kernels where there is a GPU and they are built and right.
 
     Raises:

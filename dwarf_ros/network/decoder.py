@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dwarf_ros.network import cuda
+from dwarf_ros.network.correlation import load as load_correlation
 from dwarf_ros.network.encoder import activated_convolution
 from dwarf_ros.network.initializers import Initializer, bilinear, fan_in_normal
 from dwarf_ros.network.matching import GlobalMatching, LocalMatching, normalize_channels
@@ -44,7 +44,7 @@ class CostVolumes(keras.layers.Layer):
         super().__init__(name=name, dtype="float32")
         self.preset = preset
         self.level = level
-        self.correlations = cuda.load(correlation)
+        self.correlations = load_correlation(correlation)
         self.supports_jit = self.correlations.compiles
 
     def call(self, inputs: list[Tensor]) -> Tensor:
@@ -194,7 +194,7 @@ def decode(pyramids: list[list[Tensor]], preset: Preset, correlation: str = "ops
     Args:
         pyramids: features of the levels, from 1 (`encode`), of left_t0, right_t0, left_t1, right_t1.
         preset: the network's sizes.
-        correlation: as of `cuda.load`.
+        correlation: as of `network.correlation.load`.
     """
     levels: dict[int, Tensor] = {}
     matches: dict[str, Tensor] = {}

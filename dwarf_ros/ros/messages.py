@@ -21,12 +21,12 @@ from stereo_msgs.msg import DisparityImage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from dwarf_ros import visualization
-from dwarf_ros.camera_messages import IMAGE_ENCODINGS as IMAGE_ENCODINGS
-from dwarf_ros.camera_messages import camera_from_messages as camera_from_messages
-from dwarf_ros.camera_messages import camera_info_fields
-from dwarf_ros.camera_messages import compressed_image_size as compressed_image_size
-from dwarf_ros.camera_messages import image_from_compressed as image_from_compressed
-from dwarf_ros.camera_messages import image_from_message as image_from_message
+from dwarf_ros.recordings.camera_messages import IMAGE_ENCODINGS as IMAGE_ENCODINGS
+from dwarf_ros.recordings.camera_messages import camera_from_messages as camera_from_messages
+from dwarf_ros.recordings.camera_messages import camera_info_fields
+from dwarf_ros.recordings.camera_messages import compressed_image_size as compressed_image_size
+from dwarf_ros.recordings.camera_messages import image_from_compressed as image_from_compressed
+from dwarf_ros.recordings.camera_messages import image_from_message as image_from_message
 from dwarf_ros.ros import distro
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 

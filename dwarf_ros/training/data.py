@@ -23,12 +23,12 @@ from zipfile import BadZipFile
 import numpy as np
 
 from dwarf_ros.datasets.augmentation import TrainingItem, augment, make_item
-from dwarf_ros.datasets.formats import write_atomically
-from dwarf_ros.datasets.procedural import ProceduralDrive
-from dwarf_ros.datasets.samples import Maps, Sample, SampleTruth
-from dwarf_ros.datasets.scenes import TrainingScenes
 from dwarf_ros.datasets.splits import open_dataset
+from dwarf_ros.formats import write_atomically
 from dwarf_ros.network import INPUTS
+from dwarf_ros.samples import Maps, Sample, SampleTruth
+from dwarf_ros.synthetic.drives import ProceduralDrive
+from dwarf_ros.synthetic.scenes import TrainingScenes
 from dwarf_ros.training.config import GENERATED, Data, TrainingConfig
 from dwarf_ros.types import InputError
 

@@ -24,11 +24,11 @@ import numpy as np
 from keras import ops
 
 from dwarf_ros import network
-from dwarf_ros.datasets.formats import write_atomically, write_image
-from dwarf_ros.datasets.samples import Sample
 from dwarf_ros.estimators.network import padding
+from dwarf_ros.formats import write_atomically, write_image
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.progress import Progress
+from dwarf_ros.samples import Sample
 from dwarf_ros.training.checkpoints import (
     TrainingState,
     find_checkpoints,
@@ -63,7 +63,7 @@ _MAY_CHANGE = ("workers", "validation", "checkpoints", "log_every")
 
 
 class Errors(Protocol):
-    """Errors of some pixels, px; two of them can be added. `dwarf_ros.evaluation.metrics` has one."""
+    """Errors of some pixels, px; two of them can be added. `dwarf_ros.metrics` has one."""
 
     def __add__(self, other: Self) -> Self: ...
 
@@ -110,7 +110,7 @@ def train(
     Args:
         config: what to do.
         out: folder of the run; of several machines, one that they share.
-        disparity_errors: what a validation measures of disparities, as `dwarf_ros.evaluation.metrics` has it.
+        disparity_errors: what a validation measures of disparities, as `dwarf_ros.metrics` has it.
         flow_errors: the same of optical flow.
         resume: continue from the folder's last checkpoint, or begin where there is none.
         progress: called after each step.

@@ -10,16 +10,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dwarf_ros.datasets.formats import write_image
-from dwarf_ros.datasets.samples import Maps, SampleTruth
-from dwarf_ros.evaluation.kitti import (
+from dwarf_ros.evaluation.kitti.rules import (
     ERROR_COLOURS,
     ERROR_EDGES,
     disparity_error_image,
     flow_error_image,
     scene_flow_error_image,
 )
+from dwarf_ros.formats import write_image
 from dwarf_ros.geometry import depth_from_disparity
+from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import Result, Results
 from dwarf_ros.visualization import (

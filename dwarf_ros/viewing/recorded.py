@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dwarf_ros.camera_messages import image_from_compressed, image_from_message
+from dwarf_ros.recordings.camera_messages import image_from_compressed, image_from_message
 from dwarf_ros.share import share_directory
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera, as_rgb8
 from dwarf_ros.viewing.results import Result, Results

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.bags import is_bag
-from dwarf_ros.datasets.formats import read_disparity_png, read_flow_png
-from dwarf_ros.datasets.samples import Maps, SampleTruth
-from dwarf_ros.datasets.sequences import StereoSequence, open_sequence
 from dwarf_ros.estimators import load_estimator
-from dwarf_ros.evaluation.kitti import read_maps
-from dwarf_ros.evaluation.recordings import Recording, consecutive_pairs, open_truth
+from dwarf_ros.evaluation.kitti.rules import read_maps
+from dwarf_ros.formats import read_disparity_png, read_flow_png
+from dwarf_ros.recordings.bag import is_bag
+from dwarf_ros.recordings.folders import StereoSequence, open_sequence
+from dwarf_ros.recordings.truth import Recording, consecutive_pairs, open_truth
+from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 FOLDERS = ("disp_0", "disp_1", "flow")

@@ -15,8 +15,8 @@ from dwarf_ros.datasets.augmentation import (
     recoloured,
     resized,
 )
-from dwarf_ros.datasets.procedural import ProceduralDrive
-from dwarf_ros.datasets.samples import Maps, Sample, SampleTruth
+from dwarf_ros.samples import Maps, Sample, SampleTruth
+from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import InputError, StereoFrame
 
 SIZE = (96, 192)

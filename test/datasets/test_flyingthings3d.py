@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dwarf_ros.datasets.flyingthings3d import FlyingThings3D, SceneFlowRelease
-from dwarf_ros.datasets.formats import read_image, read_pfm, write_flo, write_image, write_pfm
+from dwarf_ros.formats import read_image, read_pfm, write_flo, write_image, write_pfm
 from dwarf_ros.types import InputError
 
 SHAPE = (8, 12)

@@ -6,15 +6,15 @@ import shutil
 import numpy as np
 import pytest
 
-from dwarf_ros.bags import create_bag
-from dwarf_ros.datasets.formats import (
+from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
+from dwarf_ros.formats import (
     read_image,
     write_disparity_png,
     write_flow_png,
     write_image,
 )
-from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
-from dwarf_ros.datasets.sequences import open_sequence
+from dwarf_ros.recordings.bag import create_bag
+from dwarf_ros.recordings.folders import open_sequence
 from dwarf_ros.types import InputError
 
 WIDTH, HEIGHT = 24, 16

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 
-from dwarf_ros.datasets.formats import write_disparity_png, write_flow_png, write_image
 from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
 from dwarf_ros.datasets.splits import (
     DATASETS,
@@ -19,6 +18,7 @@ from dwarf_ros.datasets.splits import (
     open_dataset,
     split,
 )
+from dwarf_ros.formats import write_disparity_png, write_flow_png, write_image
 from dwarf_ros.types import InputError
 
 SHAPE = (4, 6)

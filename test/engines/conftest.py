@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dwarf_ros.datasets.procedural import ProceduralDrive
 from dwarf_ros.engines.source import OUTPUTS
 from dwarf_ros.network import INPUTS
+from dwarf_ros.synthetic.drives import ProceduralDrive
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwarf_ros.datasets.formats import read_disparity_png, read_flow_png, read_image
 from dwarf_ros.estimators import classical
 from dwarf_ros.estimators.classical import ClassicalEstimator, look_up, returns
-from dwarf_ros.evaluation.kitti import evaluate_disparity, evaluate_flow, fill_disparity
+from dwarf_ros.evaluation.kitti.rules import evaluate_disparity, evaluate_flow, fill_disparity
+from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
 
 

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwarf_ros.datasets.procedural import ProceduralDrive
-from dwarf_ros.datasets.sequences import open_sequence
 from dwarf_ros.estimators import load_estimator
 from dwarf_ros.evaluation.consistency import (
     Consistency,
@@ -23,6 +21,8 @@ from dwarf_ros.evaluation.consistency import (
     rigid_scene_errors,
 )
 from dwarf_ros.geometry import disparity_from_depth
+from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 

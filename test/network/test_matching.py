@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from dwarf_ros.network.cost_volumes import correlation_1d, correlation_2d, correlation_3d
+from dwarf_ros.network.correlation.ops import correlation_1d, correlation_2d, correlation_3d
 from dwarf_ros.network.matching import GlobalMatching, LocalMatching, normalize_channels
 from dwarf_ros.network.presets import SCALE_FACTOR
 

@@ -24,7 +24,7 @@ from rclpy.qos import (
     qos_profile_sensor_data,
 )
 
-from dwarf_ros.datasets.sequences import FRAME_ID
+from dwarf_ros.recordings.folders import FRAME_ID
 from dwarf_ros.ros import node
 
 REPOSITORY = Path(__file__).resolve().parents[2]

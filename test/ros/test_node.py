@@ -30,9 +30,9 @@ from std_msgs.msg import Float64
 from stereo_msgs.msg import DisparityImage
 from visualization_msgs.msg import MarkerArray
 
-from dwarf_ros.datasets.sequences import open_sequence
 from dwarf_ros.estimators.classical import ClassicalEstimator
 from dwarf_ros.network.weights import FORMAT, FORMAT_VERSION
+from dwarf_ros.recordings.folders import open_sequence
 from dwarf_ros.ros import messages, node, parameters
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
 from dwarf_ros.types import StereoCamera
@@ -517,7 +517,7 @@ def test_every_pair_of_a_real_drive_is_answered_at_2_hz(real_data, start_node, r
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from dwarf_ros.ros.player import play; "
+            "import sys; from pathlib import Path; from dwarf_ros.live.player import play; "
             "sys.exit(play(Path(sys.argv[1]), rate_hz=float(sys.argv[2]), log=Path(sys.argv[3])))",
             *(str(source), str(rate_hz), str(log)),
         ],

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
+from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.presets import PRESETS
 from dwarf_ros.training.config import parse_config
 from dwarf_ros.training.data import network_images
@@ -36,7 +36,7 @@ if told["devices"] > 1:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * told["devices"])
     tf.config.run_functions_eagerly(True)
-from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
+from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.training.config import parse_config
 from dwarf_ros.training.trainer import train
 told["values"]["loss"]["level_weights"] = {int(k): v for k, v in told["values"]["loss"]["level_weights"].items()}

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from dwarf_ros import network
-from dwarf_ros.datasets.formats import read_image
-from dwarf_ros.evaluation.metrics import disparity_errors, flow_errors
+from dwarf_ros.formats import read_image
+from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.training.checkpoints import find_checkpoints
 from dwarf_ros.training.config import learning_rate, parse_config

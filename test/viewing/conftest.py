@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from dwarf_ros.datasets.formats import write_disparity_png, write_flow_png
-from dwarf_ros.datasets.procedural import ProceduralDrive, write_drive
-from dwarf_ros.datasets.samples import Maps, SampleTruth
+from dwarf_ros.formats import write_disparity_png, write_flow_png
 from dwarf_ros.geometry import disparity_from_depth, rigid_scene_flow
+from dwarf_ros.samples import Maps, SampleTruth
+from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import SceneFlow, StereoCamera
 from dwarf_ros.viewing.results import FOLDERS, Result
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dwarf_ros.datasets.formats import read_image
-from dwarf_ros.datasets.samples import Maps, SampleTruth
-from dwarf_ros.evaluation.kitti import ERROR_COLOURS
+from dwarf_ros.evaluation.kitti.rules import ERROR_COLOURS
+from dwarf_ros.formats import read_image
+from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.pictures import (
     KINDS,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dwarf_ros.bags import create_bag
-from dwarf_ros.datasets.formats import write_disparity_png, write_image
-from dwarf_ros.datasets.sequences import open_sequence
+from dwarf_ros.formats import write_disparity_png, write_image
+from dwarf_ros.recordings.bag import create_bag
+from dwarf_ros.recordings.folders import open_sequence
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import open_results
 

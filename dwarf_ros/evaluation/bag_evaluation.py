@@ -1,0 +1,434 @@
+"""Evaluation of a stereo recording: every pair of frames answered and judged, with or without ground truth.
+
+The answers are the estimator's, computed here and now, or those that somebody recorded; each answer is for the earlier
+frame of its pair. Figures are pooled over all pixels of all pairs, and the memory needed does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dwarf_ros.estimators import EstimatorChoice, chosen_estimator
+from dwarf_ros.evaluation.consistency import (
+    Consistency,
+    RigidSceneErrors,
+    check_consistency,
+    motion_between,
+)
+from dwarf_ros.evaluation.kitti.rules import MEASURES as KITTI_MEASURES
+from dwarf_ros.evaluation.kitti.rules import REGIONS, Counts, OutlierCounts, evaluate_maps
+from dwarf_ros.geometry import scene_flow_points
+from dwarf_ros.metrics import (
+    MotionErrors,
+    PixelErrors,
+    disparity_errors,
+    flow_errors,
+    motion_errors,
+)
+from dwarf_ros.progress import show_progress
+from dwarf_ros.recordings.truth import (
+    Recording,
+    TruthFolder,
+    consecutive_pairs,
+    open_recording,
+    open_truth,
+)
+from dwarf_ros.samples import Maps, SampleTruth, make_sample
+from dwarf_ros.types import InputError, SceneFlow
+from dwarf_ros.workers import check_workers, map_over
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one answer is from another for the same pair; two differences can be added.
+
+    Attributes:
+        largest: of all disparities, next disparities and flow components that both have, px.
+        one_sided: pixels that only one of the two calls valid.
+        pairs: how many pairs were compared.
+    """
+
+    largest: float = 0.0
+    one_sided: int = 0
+    pairs: int = 0
+
+    def __add__(self, other: Difference) -> Difference:
+        return Difference(
+            max(self.largest, other.largest),
+            self.one_sided + other.one_sided,
+            self.pairs + other.pairs,
+        )
+
+
+def difference_between(one: SceneFlow, other: SceneFlow) -> Difference:
+    """Compare two answers where both are valid.
+
+    Raises:
+        InputError: they differ in size.
+    """
+    if one.disparity.shape != other.disparity.shape:
+        sizes = [f"{a.disparity.shape[1]} x {a.disparity.shape[0]} px" for a in (one, other)]
+        raise InputError(f"scene flow: {sizes[0]} and {sizes[1]}, expected one size")
+    both = one.valid & other.valid
+    largest = 0.0
+    for name in ("disparity", "disparity_next", "flow"):
+        error = np.abs(getattr(one, name)[both] - getattr(other, name)[both])
+        largest = max(largest, float(error.max(initial=0.0)))
+    return Difference(largest, int(np.count_nonzero(one.valid ^ other.valid)), 1)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Everything that is counted of one pair or more; two of them can be added.
+
+    Attributes:
+        pixels: of all answers.
+        valid: pixels that the answers call valid.
+        consistency: without ground truth.
+        outliers: KITTI's counts by measure and region; empty without ground truth.
+        end_points: errors of D1, D2 and Fl in px against the ground truth with occluded pixels, where there is an estimate.
+        motion: errors of the 3D motion in m, where the answer is valid.
+        live: answers that were recorded against the estimator's own.
+    """
+
+    pixels: int = 0
+    valid: int = 0
+    consistency: Consistency = field(default_factory=Consistency)
+    outliers: Counts = field(default_factory=dict)
+    end_points: dict[str, PixelErrors] = field(default_factory=dict)
+    motion: MotionErrors = field(default_factory=MotionErrors)
+    live: Difference = Difference()
+
+    def __add__(self, other: Errors) -> Errors:
+        outliers: Counts = {}
+        for counts in (self.outliers, other.outliers):
+            for measure, regions in counts.items():
+                pooled = outliers.setdefault(measure, {})
+                for region, count in regions.items():
+                    pooled[region] = pooled.get(region, OutlierCounts()) + count
+        end_points = dict(self.end_points)
+        for measure, errors in other.end_points.items():
+            end_points[measure] = end_points.get(measure, PixelErrors()) + errors
+        return Errors(
+            self.pixels + other.pixels,
+            self.valid + other.valid,
+            self.consistency + other.consistency,
+            outliers,
+            end_points,
+            self.motion + other.motion,
+            self.live + other.live,
+        )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of `Errors`.
+
+    Attributes:
+        key: its name in JSON and CSV, unit included.
+        label: what it is, in words.
+        unit: "px", "%", "m", "degrees" or "grey levels" (of 0 ... 255).
+        of: the value; None or NaN where nothing was counted.
+    """
+
+    key: str
+    label: str
+    unit: str
+    of: Callable[[Errors], float | None]
+
+
+def _rigid_scene_measures(
+    name: str, words: str, part: Callable[[Errors], RigidSceneErrors]
+) -> list[Measure]:
+    return [
+        Measure(f"{name}_flow_median_px", f"{words}, flow: median", "px", lambda e: part(e).flow.median),
+        Measure(f"{name}_flow_p90_px", f"{words}, flow: 90th percentile", "px", lambda e: part(e).flow.percentile(90)),
+        Measure(f"{name}_flow_within_3px_percent", f"{words}, flow: within 3 px", "%", lambda e: part(e).flow.within_3_percent),
+        Measure(f"{name}_disparity_next_median_px", f"{words}, next disparity: median", "px", lambda e: part(e).disparity_next.median),
+        Measure(f"{name}_disparity_next_p90_px", f"{words}, next disparity: 90th percentile", "px", lambda e: part(e).disparity_next.percentile(90)),
+        Measure(f"{name}_disparity_next_within_3px_percent", f"{words}, next disparity: within 3 px", "%", lambda e: part(e).disparity_next.within_3_percent),
+    ]  # fmt: skip
+
+
+def _photometric_measures(name: str, words: str) -> list[Measure]:
+    return [
+        Measure(f"photometric_{name}", f"photometric error, {words}", "grey levels", lambda e: getattr(e.consistency.photometric, name).mean),
+        Measure(f"photometric_{name}_unwarped", f"photometric error, {words}, without warping", "grey levels", lambda e: getattr(e.consistency.photometric, name).mean_unwarped),
+    ]  # fmt: skip
+
+
+def _pair_measures(name: str, words: str) -> list[Measure]:
+    return [
+        Measure(f"{name}_median_px", f"{words}: median", "px", lambda e: getattr(e.consistency, name).median),
+        Measure(f"{name}_p90_px", f"{words}: 90th percentile", "px", lambda e: getattr(e.consistency, name).percentile(90)),
+        Measure(f"{name}_within_3px_percent", f"{words}: within 3 px", "%", lambda e: getattr(e.consistency, name).within_3_percent),
+    ]  # fmt: skip
+
+
+def _outlier_measure(name: str, region: str) -> Measure:
+    def rate(errors: Errors) -> float | None:
+        counts = errors.outliers.get(name, {}).get(region)
+        return counts.all.percent if counts else None
+
+    return Measure(f"{name}_{region}_percent", f"{name} outliers, {region}", "%", rate)
+
+
+def _end_point_measure(name: str, key: str, words: str) -> Measure:
+    return Measure(key, words, "px", lambda e: e.end_points.get(name, PixelErrors()).mean)
+
+
+CONSISTENCY_MEASURES = (
+    Measure("valid_percent", "valid pixels", "%", lambda e: 100 * e.valid / e.pixels if e.pixels else None),
+    *_rigid_scene_measures("rigid_scene", "rigid scene by the poses", lambda e: e.consistency.rigid_scene),
+    *_rigid_scene_measures("fitted_scene", "rigid scene by the answer's own motion", lambda e: e.consistency.fitted_scene),
+    Measure("motion_rotation_degrees", "the answer's camera motion against the poses: rotation", "degrees", lambda e: e.consistency.motion.mean_rotation),
+    Measure("motion_translation_m", "the answer's camera motion against the poses: translation", "m", lambda e: e.consistency.motion.mean_translation),
+    *_photometric_measures("left_next", "next left image by flow"),
+    *_photometric_measures("right", "right image by disparity"),
+    *_photometric_measures("right_next", "next right image by flow and next disparity"),
+    *_pair_measures("left_right", "left-right consistency"),
+    *_pair_measures("forward_backward", "forward-backward consistency"),
+)  # fmt: skip
+
+TRUTH_MEASURES = (
+    *(_outlier_measure(name, region) for region in REGIONS for name in KITTI_MEASURES),
+    _end_point_measure("D1", "disparity_epe_px", "disparity error"),
+    _end_point_measure("D2", "disparity_next_epe_px", "next disparity error"),
+    _end_point_measure("Fl", "flow_epe_px", "flow end-point error"),
+    Measure("motion_epe_m", "3D motion: end-point error", "m", lambda e: e.motion.mean),
+    Measure("motion_strict_percent", "3D motion: within 5 cm or 5 %", "%", lambda e: e.motion.accuracy_strict),
+    Measure("motion_relaxed_percent", "3D motion: within 10 cm or 10 %", "%", lambda e: e.motion.accuracy_relaxed),
+)  # fmt: skip
+
+LIVE_MEASURES = (
+    Measure("live_difference_px", "live against offline: largest difference", "px", lambda e: e.live.largest if e.live.pairs else None),
+    Measure("live_one_sided_pixels", "live against offline: valid in one only", "pixels", lambda e: e.live.one_sided if e.live.pairs else None),
+)  # fmt: skip
+
+MEASURES = (*CONSISTENCY_MEASURES, *TRUTH_MEASURES, *LIVE_MEASURES)
+
+
+def figures_of(errors: Errors) -> dict[str, float | None]:
+    """Each of `MEASURES` by its key; None where nothing was counted."""
+    values = {measure.key: measure.of(errors) for measure in MEASURES}
+    return {
+        key: None if value is None or math.isnan(value) else value for key, value in values.items()
+    }
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """The figures of one answer.
+
+    Attributes:
+        frame: number of the reference, the earlier frame, in the recording.
+        other: number of the frame it was compared with.
+        stamp: the reference's, ns.
+        figures: see `figures_of`.
+        latency_ms: from the publication of the later frame to the reception of the answer, ms; None offline.
+    """
+
+    frame: int
+    other: int
+    stamp: int
+    figures: dict[str, float | None]
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class LiveFigures:
+    """What only a live run has.
+
+    Attributes:
+        played: frames that were published.
+        accepted: pairs that the node accepted.
+        answered: answers that were recorded.
+        dropped: what the node counted as dropped, by cause.
+        rate_in_hz: frames published a second; None under two.
+        rate_out_hz: answers received a second; None under two.
+        latency_median_ms: from publication to reception, ms.
+        latency_p95_ms: 95th percentile of the same.
+    """
+
+    played: int
+    accepted: int
+    answered: int
+    dropped: dict[str, int]
+    rate_in_hz: float | None
+    rate_out_hz: float | None
+    latency_median_ms: float
+    latency_p95_ms: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found in a recording.
+
+    Attributes:
+        source: the bag or folder.
+        estimator: its name.
+        engine: what ran it.
+        frames: how many the recording has.
+        pairs: the answers that were judged, in order of time.
+        summary: `figures_of` all pairs together.
+        posed: whether the recording has poses.
+        truths: pairs that have ground truth.
+        live: None offline.
+    """
+
+    source: str
+    estimator: str
+    engine: str
+    frames: int
+    pairs: list[PairFigures]
+    summary: dict[str, float | None]
+    posed: bool
+    truths: int = 0
+    live: LiveFigures | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def estimate_pair(
+    recording: Recording, choice: EstimatorChoice, pair: tuple[int, int]
+) -> SceneFlow:
+    """The estimator's answer for a pair of frames, by their numbers."""
+    return chosen_estimator(choice).estimate(*(recording[index] for index in pair))
+
+
+Answers = Callable[[int], SceneFlow]
+"""The recorded answer for a frame, from the process that calls it."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What a process needs to judge any pair."""
+
+    recording: Recording
+    choice: EstimatorChoice
+    truth: TruthFolder | None
+    answers: Answers | None
+
+
+def _judge(task: _Task, pair: tuple[int, int]) -> Errors:
+    estimator = chosen_estimator(task.choice)
+    reference, other = (task.recording[index] for index in pair)
+    offline = estimator.estimate(reference, other)
+    answer = offline if task.answers is None else task.answers(pair[0])
+    if answer.disparity.shape != reference.left.shape[:2]:
+        raise InputError(
+            f"answer for frame {pair[0]}: {answer.disparity.shape[1]} x {answer.disparity.shape[0]} px, expected "
+            f"{reference.left.shape[1]} x {reference.left.shape[0]} px as the recording"
+        )
+    poses = task.recording.poses
+    motion = None if poses is None else motion_between(poses[pair[0]], poses[pair[1]])
+    consistency = check_consistency(answer, estimator, reference, other, motion)
+    truth = None if task.truth is None else task.truth.read(pair[0])
+    errors = Errors(
+        answer.valid.size,
+        int(np.count_nonzero(answer.valid)),
+        consistency,
+        live=Difference() if task.answers is None else difference_between(answer, offline),
+    )
+    if truth is None:
+        return errors
+    make_sample(f"frame {pair[0]}", (reference, other), truth)
+    return errors + _truth_errors(answer, truth)
+
+
+def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> Errors:
+    estimate = Maps(answer.disparity, answer.disparity_next, answer.flow)
+    outliers: Counts = {}
+    for region, maps in (("occ", truth.occ), ("noc", truth.noc)):
+        if maps is not None:
+            for measure, count in evaluate_maps(estimate, maps, truth.objects).items():
+                outliers.setdefault(measure, {})[region] = count
+    end_points = {}
+    if truth.occ.disparity is not None:
+        end_points["D1"] = disparity_errors(answer.disparity, truth.occ.disparity)
+    if truth.occ.disparity_next is not None:
+        end_points["D2"] = disparity_errors(answer.disparity_next, truth.occ.disparity_next)
+    if truth.occ.flow is not None:
+        end_points["Fl"] = flow_errors(answer.flow, truth.occ.flow)
+    return Errors(
+        outliers=outliers, end_points=end_points, motion=_motion_errors(answer, truth.occ)
+    )
+
+
+def _motion_errors(answer: SceneFlow, truth: Maps) -> MotionErrors:
+    if (
+        answer.camera is None
+        or truth.disparity is None
+        or truth.disparity_next is None
+        or truth.flow is None
+    ):
+        return MotionErrors()
+    known = np.isfinite(truth.disparity) & np.isfinite(truth.disparity_next)
+    known &= np.isfinite(truth.flow).all(axis=-1)
+    true = SceneFlow(
+        truth.disparity, truth.disparity_next, truth.flow, known, dt=answer.dt, camera=answer.camera
+    )
+    (points, points_next), (true_points, true_next) = map(scene_flow_points, (answer, true))
+    return motion_errors(points_next - points, true_next - true_points)
+
+
+def evaluate_recording(
+    source: Path,
+    choice: EstimatorChoice,
+    ground_truth: Path | None = None,
+    workers: str | None = None,
+    pairs: Iterable[tuple[int, int]] | None = None,
+    answers: Answers | None = None,
+) -> Evaluation:
+    """Judge the answers for pairs of frames of a recording; progress goes to stderr.
+
+    Args:
+        source: a bag or a folder of images.
+        choice: the estimator.
+        ground_truth: folder that `open_truth` reads.
+        workers: as for `map_over`.
+        pairs: numbers of the reference and the other frame, the earlier one first; None: every two consecutive frames.
+        answers: what was recorded for a reference; None: the estimator's own answers. Can be pickled.
+
+    Raises:
+        InputError: source, estimator, ground truth or workers cannot be used.
+    """
+    check_workers(workers)
+    # On a cluster the workers have another working directory.
+    recording = open_recording(source.resolve())
+    truth = None if ground_truth is None else open_truth(ground_truth.resolve(), recording)
+    # Here, so that what cannot be loaded is told at once, and not by a worker.
+    estimator = chosen_estimator(choice)
+    chosen = consecutive_pairs(recording) if pairs is None else list(pairs)
+    task = _Task(recording, choice, truth, answers)
+    total = Errors()
+    judged = []
+    with show_progress("pairs") as report:
+        report(0, len(chosen))
+        results = map_over(
+            partial(_judge, task), chosen, workers, use_gpu=choice.weights is not None
+        )
+        for pair, errors in zip(chosen, results, strict=True):
+            total += errors
+            stamp = recording.stamps[pair[0]]
+            judged.append(PairFigures(*pair, stamp, figures_of(errors)))
+            report(len(judged), len(chosen))
+    return Evaluation(
+        source=str(source),
+        estimator=estimator.name,
+        engine=estimator.engine,
+        frames=len(recording),
+        pairs=judged,
+        summary=figures_of(total),
+        posed=recording.poses is not None,
+        truths=0 if truth is None else sum(pair[0] in truth.names for pair in chosen),
+    )

@@ -1,0 +1,1 @@
+"""Estimates for whole data sets and recordings, written to folders."""

@@ -1,0 +1,1 @@
+"""Processes around the node: player, recorder, demo, replay and the live viewer."""

@@ -1,0 +1,365 @@
+"""Plays a stereo sequence from disk into topics, as two cameras would publish it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import math
+import signal
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+import rclpy
+from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+from dwarf_ros.progress import Progress, show_progress
+from dwarf_ros.recordings.bag import BagSequence
+from dwarf_ros.recordings.folders import StereoSequence, open_sequence
+from dwarf_ros.ros.distro import prepare_environment
+from dwarf_ros.ros.messages import camera_info_messages, image_message, stamp_from_ns
+from dwarf_ros.types import InputError, StereoCamera, as_rgb8
+
+IMAGE_TOPICS = ("left/image_rect", "right/image_rect")
+CAMERA_INFO_TOPICS = ("left/camera_info", "right/camera_info")
+
+_log = logging.getLogger(__name__)
+
+_FRAMES_AHEAD = 8
+_KEPT_BYTES = 512 << 20
+_QUEUE_DEPTH = 10
+_CLOCK_PERIOD = 0.01
+# A reader that this side knows of may not know of this side yet, and would miss a best-effort message.
+_SETTLING_TIME = 0.5
+_CAMERA_INFO_WAIT = 0.5
+# Readers acknowledge only when Fast DDS's heartbeat asks, every 3 s; on one machine images arrive long before.
+_DELIVERY_WAIT = 1.0
+
+_Images = tuple[np.ndarray, np.ndarray, StereoCamera]
+
+
+def play(
+    source: Path,
+    rate_hz: float | None = None,
+    loop: bool = False,
+    clock: bool = False,
+    log: Path | None = None,
+    wait_s: float = 5.0,
+    namespace: str | None = None,
+    remap: Mapping[str, str] | None = None,
+    ros_arguments: Sequence[str] = (),
+) -> int:
+    """Publish a stereo sequence on left/ and right/ image_rect and camera_info, until its end or SIGINT.
+
+    Images go out in the files' own colours (mono8, mono16 or rgb8), reliable, with the left camera's frame in every header;
+    left and right carry the same stamp. Stamps keep the sequence's spacing, shifted so that the first frame is now.
+
+    Args:
+        source: what `open_sequence` reads.
+        rate_hz: frames a second of wall time; None: as the stamps are spaced, without the time between two scenes.
+        loop: start again after the last frame, with the same stamps.
+        clock: publish /clock, which runs along with the stamps.
+        log: file to which a JSON line {"index", "stamp_ns", "wall_ns"} is appended for each frame published: its number in
+            the sequence, its header stamp and the wall time just before it was handed to the middleware, ns.
+        namespace: of the camera in a recording of several.
+        remap: topics of other names in a recording, as for `open_bag`.
+        wait_s: longest wait for a subscriber to both image topics before the first frame, s.
+        ros_arguments: namespace, remappings and other arguments of ROS, from --ros-args on.
+
+    Returns:
+        0, the exit code.
+
+    Raises:
+        InputError: the source, a frame of it, the rate, the log file or the ROS arguments cannot be used.
+    """
+    if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
+        raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
+    if not (math.isfinite(wait_s) and wait_s >= 0):
+        raise InputError(f"--wait: {wait_s:g} s, expected >= 0 s")
+    sequence = open_sequence(source, namespace, remap)
+    prepare_environment()
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stop_on_signals())
+        frames = stack.enter_context(_ReadAhead(sequence, loop))
+        log_file = stack.enter_context(_open_log(log)) if log is not None else None
+        topics = _Topics(stack.enter_context(_node(ros_arguments)), clock)
+        topics.wait_for_subscribers(wait_s, stop)
+        player = _Player(sequence, frames, topics, rate_hz, log_file, stop)
+        with show_progress("playing") as progress:
+            player.run(progress)
+        if not stop.is_set():
+            topics.wait_for_delivery(stop)
+        player.report()
+    return 0
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _open_log(file: Path) -> TextIO:
+    try:
+        return file.open("a", buffering=1, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--log: {file}: {error.strerror}, expected a file to append to") from None
+
+
+@contextlib.contextmanager
+def _node(ros_arguments: Sequence[str]) -> Iterator[Node]:
+    context = rclpy.Context()
+    try:
+        rclpy.init(
+            args=list(ros_arguments),
+            context=context,
+            signal_handler_options=rclpy.SignalHandlerOptions.NO,
+        )
+        # Nothing spins this node, so it must not offer services that would never answer.
+        node = Node("dwarf_player", context=context, start_parameter_services=False)
+    except (RuntimeError, NameValidationException) as error:
+        context.try_shutdown()
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"ROS 2: {' '.join(ros_arguments) or 'no arguments'}: {reason}, expected arguments of ROS 2"
+        ) from None
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+
+
+class _ReadAhead:
+    """The frames of a sequence in the order in which they are played, decoded before they are due."""
+
+    def __init__(self, sequence: StereoSequence | BagSequence, loop: bool) -> None:
+        self._sequence = sequence
+        first = self._read(0)
+        # What is decoded once need not be again in the next loop, if all of it fits.
+        frame_bytes = first[0].nbytes + first[1].nbytes
+        self._keep = loop and frame_bytes * len(sequence) <= _KEPT_BYTES
+        self._kept: dict[int, Future[_Images]] = {}
+        indices = range(len(sequence))
+        self._order = itertools.cycle(indices) if loop else iter(indices)
+        self._pending: deque[tuple[int, Future[_Images]]] = deque()
+        self._pool = ThreadPoolExecutor(2, "read ahead")
+        for _ in range(_FRAMES_AHEAD):
+            self._submit()
+
+    def __enter__(self) -> _ReadAhead:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[tuple[int, _Images]]:
+        while self._pending:
+            index, future = self._pending.popleft()
+            self._submit()
+            yield index, future.result()
+
+    def _submit(self) -> None:
+        index = next(self._order, None)
+        if index is None:
+            return
+        future = self._kept.get(index) or self._pool.submit(self._read, index)
+        if self._keep:
+            self._kept[index] = future
+        self._pending.append((index, future))
+
+    def _read(self, index: int) -> _Images:
+        left, right, camera = self._sequence.read(index)
+        if left.ndim == 3:
+            left, right = as_rgb8(left), as_rgb8(right)
+        return left, right, camera
+
+
+class _Topics:
+    """The publishers, and what is known of who listens to them."""
+
+    def __init__(self, node: Node, clock: bool) -> None:
+        qos = QoSProfile(depth=_QUEUE_DEPTH)
+        self.images = [node.create_publisher(Image, name, qos) for name in IMAGE_TOPICS]
+        self.camera_infos = [
+            node.create_publisher(CameraInfo, name, qos) for name in CAMERA_INFO_TOPICS
+        ]
+        self.clock = node.create_publisher(Clock, "/clock", qos) if clock else None
+
+    def tick(self, stamp_ns: int) -> None:
+        """Publish /clock, where it is wanted."""
+        if self.clock is not None:
+            self.clock.publish(Clock(clock=stamp_from_ns(stamp_ns)))
+
+    def wait_for_subscribers(self, wait_s: float, stop: threading.Event) -> None:
+        """Wait for a subscriber to both image topics, so that the first frames are not lost; at most wait_s, s."""
+        names = " and ".join(publisher.topic_name for publisher in self.images)
+        _log.info("waiting up to %g s for a subscriber to %s", wait_s, names)
+        if not self._matched(self.images, wait_s, stop):
+            if not stop.is_set():
+                _log.warning("no subscriber to %s within %g s, playing all the same", names, wait_s)
+            return
+        self._matched(self.camera_infos, _CAMERA_INFO_WAIT, stop)
+        self._pause(_SETTLING_TIME, stop)
+
+    def _matched(self, publishers: list[Any], wait_s: float, stop: threading.Event) -> bool:
+        end = time.monotonic() + wait_s
+        while not all(publisher.get_subscription_count() for publisher in publishers):
+            if stop.is_set() or time.monotonic() >= end:
+                return False
+            self._pause(2 * _CLOCK_PERIOD, stop)
+        return True
+
+    def _pause(self, seconds: float, stop: threading.Event) -> None:
+        end = time.monotonic() + seconds
+        while (remaining := end - time.monotonic()) > 0 and not stop.is_set():
+            # A node on simulated time needs one to come up.
+            self.tick(time.time_ns())
+            stop.wait(min(remaining, _CLOCK_PERIOD))
+
+    def wait_for_delivery(self, stop: threading.Event) -> None:
+        """Wait until the last frames have arrived; best-effort readers do not acknowledge and just get a moment."""
+        end = time.monotonic() + _DELIVERY_WAIT
+        for publisher in (*self.camera_infos, *self.images):
+            remaining = max(end - time.monotonic(), 0.0)
+            publisher.wait_for_all_acked(Duration(seconds=remaining))
+        stop.wait(_SETTLING_TIME)
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """From a frame to the one played after it: wall time, s, and stamps, ns; not steady where the stamps jump."""
+
+    seconds: float
+    stamps_ns: int
+    steady: bool
+
+
+def _gaps(sequence: StereoSequence | BagSequence, rate_hz: float | None) -> list[_Gap]:
+    """The gap after each frame; the last is to the first frame of the next loop."""
+    stamps, scenes = sequence.stamps, sequence.scenes
+    steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
+    within = [
+        step
+        for step, pair in zip(steps, itertools.pairwise(scenes), strict=True)
+        if len({*pair}) == 1
+    ]
+    typical = statistics.median(within) if within else 1e8
+    gaps = []
+    for index, step in enumerate([*steps, stamps[0] - stamps[-1]]):
+        steady = index < len(steps) and scenes[index] == scenes[index + 1]
+        seconds = 1.0 / rate_hz if rate_hz is not None else (step if steady else typical) * 1e-9
+        gaps.append(_Gap(seconds, step, steady))
+    return gaps
+
+
+class _Player:
+    """Publishes frames when they are due and keeps count."""
+
+    def __init__(
+        self,
+        sequence: StereoSequence | BagSequence,
+        frames: _ReadAhead,
+        topics: _Topics,
+        rate_hz: float | None,
+        log_file: TextIO | None,
+        stop: threading.Event,
+    ) -> None:
+        self._sequence = sequence
+        self._frames = frames
+        self._topics = topics
+        self._gaps = _gaps(sequence, rate_hz)
+        self._log_file = log_file
+        self._stop = stop
+        self._count = 0
+        self._late = 0
+        self._first = self._last = 0.0
+
+    def run(self, progress: Progress) -> None:
+        """Play until the frames end or the stop is set."""
+        offset = time.time_ns() - self._sequence.stamps[0]
+        due = time.monotonic()
+        gap = None
+        for index, images in self._frames:
+            stamp = self._sequence.stamps[index] + offset
+            messages = _messages(images, stamp, self._sequence.frame_id)
+            self._wait(due, gap, stamp)
+            if self._stop.is_set():
+                return
+            self._publish(index, stamp, messages)
+            progress(index + 1, len(self._sequence))
+            gap = self._gaps[index]
+            due += gap.seconds
+            # Too slow by a whole frame: go on from here, for a burst of frames helps nobody.
+            if time.monotonic() > due:
+                self._late += 1
+                due = time.monotonic()
+
+    def _wait(self, due: float, gap: _Gap | None, stamp: int) -> None:
+        """Wait until due, in s of the monotonic clock, with /clock running on towards the stamp, ns."""
+        while (remaining := due - time.monotonic()) > 0 and not self._stop.is_set():
+            if self._topics.clock is None or gap is None or not gap.steady:
+                self._stop.wait(remaining)
+                continue
+            fraction = min(remaining / gap.seconds, 1.0)
+            self._topics.tick(stamp - round(fraction * gap.stamps_ns))
+            self._stop.wait(min(remaining, _CLOCK_PERIOD))
+
+    def _publish(self, index: int, stamp: int, messages: list[Any]) -> None:
+        wall_ns = time.time_ns()
+        self._topics.tick(stamp)
+        publishers = (*self._topics.camera_infos, *self._topics.images)
+        for publisher, message in zip(publishers, messages, strict=True):
+            publisher.publish(message)
+        if self._log_file is not None:
+            line = json.dumps({"index": index, "stamp_ns": stamp, "wall_ns": wall_ns})
+            self._log_file.write(line + "\n")
+        self._last = time.monotonic()
+        if self._count == 0:
+            self._first = self._last
+        self._count += 1
+
+    def report(self) -> None:
+        """Print what was played and how fast."""
+        seconds = self._last - self._first
+        rate = f", {(self._count - 1) / seconds:.2f} Hz" if self._count > 1 and seconds > 0 else ""
+        late = f"; fell a whole frame behind {self._late} times" if self._late else ""
+        print(f"played {self._count} frames in {seconds:.2f} s{rate}{late}", flush=True)
+
+
+def _messages(images: _Images, stamp: int, frame_id: str) -> list[Any]:
+    """Messages of a frame in the order in which they are published: the cameras before their images."""
+    left, right, camera = images
+    return [
+        *camera_info_messages(camera, stamp, frame_id),
+        image_message(left, stamp, frame_id),
+        image_message(right, stamp, frame_id),
+    ]

@@ -1,0 +1,262 @@
+"""A live run with processes of their own: the node, a recorder that writes its answers, and a player that feeds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dwarf_ros.live.recorder import READY, SUMMARY, read_summary
+from dwarf_ros.progress import show_progress
+from dwarf_ros.types import InputError
+
+RECORDING = "recording"
+PLAYER_LOG = "player.jsonl"
+
+# Loading a network for the first time compiles its graph.
+_ACTIVE_WAIT_S = 180.0
+_READY_WAIT_S = 30.0
+# Longer than any estimator takes for one pair, and than the node's diagnostics are apart.
+_IDLE_S = 6.0
+_PLAYER_MARGIN_S = 60.0
+_RECORDER_MARGIN_S = 60.0
+_STOP_WAIT_S = 5.0
+
+
+class LiveError(RuntimeError):
+    """A live run cannot go on; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """One line of the player's log: number in the sequence, header stamp and wall time of publication, ns."""
+
+    index: int
+    stamp_ns: int
+    wall_ns: int
+
+
+def prepare_run(out: Path) -> None:
+    """Make the folder, and remove what an earlier run left that would be mistaken for this one's.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    recording = out / RECORDING
+    try:
+        recording.mkdir(parents=True, exist_ok=True)
+        for file in (*recording.glob("*.npz"), recording / SUMMARY, out / PLAYER_LOG):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
+
+
+def play_into_node(
+    source: Path,
+    frames: int,
+    pairs: int,
+    out: Path,
+    rate_hz: float,
+    reference: str,
+    node_arguments: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """Play a recording into the live node and record its answers, on a ROS domain of its own unless ROS_DOMAIN_ID is set.
+
+    `out` gets recording/ (one .npz an answer, and the summary), player.jsonl and the logs of the three processes. They end
+    with the call, also when SIGTERM ends it.
+
+    Args:
+        source: what `open_sequence` reads.
+        frames: how many it has.
+        pairs: answers to be expected.
+        out: folder that `prepare_run` made.
+        rate_hz: frames a second of wall time.
+        reference: the node's parameter of this name.
+        node_arguments: further ones for the node, after --ros-args.
+        say: told in one line what happens.
+
+    Raises:
+        LiveError: a process failed or took too long.
+        InputError: the node cannot be configured so.
+    """
+    node_arguments = ["-p", f"reference:={reference}", *node_arguments]
+    environment = dict(os.environ)
+    environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with _sigterm_as_interrupt(), ExitStack() as stack:
+
+        def start(name: str, *arguments: str) -> _Child:
+            command = [sys.executable, "-u", "-m", "dwarf_ros.cli", *arguments]
+            return stack.enter_context(_Child(name, command, environment, out / f"{name}.log"))
+
+        node = start("node", "node", "--ros-args", *node_arguments)
+        node.wait_for(lambda: _active(node), _ACTIVE_WAIT_S, "active")
+        say(f"{_configured(node)}; domain {environment['ROS_DOMAIN_ID']}")
+        recorder = start(
+            "recorder",
+            "record",
+            str(out / RECORDING),
+            f"--expected={pairs}",
+            f"--idle-timeout={max(_IDLE_S, 3 / rate_hz)}",
+            f"--reference={reference}",
+        )
+        recorder.wait_for(lambda: READY in recorder.log(), _READY_WAIT_S, "ready")
+        say(f"playing {frames} frames of {source} at {rate_hz:g} Hz")
+        player = start(
+            "player",
+            "play",
+            str(source),
+            f"--rate={rate_hz}",
+            f"--log={out / PLAYER_LOG}",
+        )
+        recording = out / RECORDING
+        with show_progress("answers") as report:
+
+            def tell() -> None:
+                report(len(list(recording.glob("*.npz"))), pairs)
+
+            player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, tell)
+            recorder.wait(_RECORDER_MARGIN_S, node, tell)
+        node.stop()
+
+
+class _Child:
+    """A process that ends with the block it was started for; what it says goes to a file."""
+
+    def __init__(
+        self, name: str, command: list[str], environment: dict[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self._log = log
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait until the condition holds.
+
+        Raises:
+            LiveError: the process ended before, or it took too long.
+        """
+        end = time.monotonic() + timeout_s
+        while not condition():
+            self.check_running()
+            if time.monotonic() > end:
+                raise LiveError(f"the {self.name} is not {what} after {timeout_s:g} s")
+            time.sleep(0.05)
+
+    def wait(self, timeout_s: float, needed: _Child, tell: Callable[[], None]) -> None:
+        """Wait until it has ended well, while another that it needs runs.
+
+        Raises:
+            LiveError: it failed, or took too long, or the other one ended.
+        """
+        end = time.monotonic() + timeout_s
+        while (code := self._process.poll()) is None:
+            needed.check_running()
+            if time.monotonic() > end:
+                raise LiveError(f"the {self.name} has not ended after {timeout_s:g} s")
+            tell()
+            time.sleep(0.1)
+        if code != 0:
+            raise LiveError(f"the {self.name} ended with code {code}: {self._last_line()}")
+
+    def check_running(self) -> None:
+        if (code := self._process.poll()) is not None:
+            raise LiveError(f"the {self.name} ended early, with code {code}: {self._last_line()}")
+
+    def stop(self) -> None:
+        """End it: kindly, then less so."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is not None:
+                return
+            self._process.send_signal(number)
+            try:
+                self._process.wait(_STOP_WAIT_S)
+            except subprocess.TimeoutExpired:
+                continue
+
+    def _last_line(self) -> str:
+        lines = self.log().split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _active(node: _Child) -> bool:
+    """Whether the node is active.
+
+    Raises:
+        InputError: it could not be configured.
+    """
+    log = node.log()
+    if found := re.search(r"not configured: ([^\n]*)", log):
+        raise InputError(found[1].split("; set the parameters")[0])
+    return "active: waiting for" in log
+
+
+def _configured(node: _Child) -> str:
+    found = re.search(r"configured: (estimator [^\n]*)", node.log())
+    return f"node is active with {found[1]}" if found else "node is active"
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the block like Ctrl-C, so that no process is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def read_player_log(out: Path) -> list[Played]:
+    """What the player published, in order.
+
+    Raises:
+        LiveError: its log is missing or damaged.
+    """
+    file = out / PLAYER_LOG
+    try:
+        return [Played(**json.loads(line)) for line in file.read_text().splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise LiveError(f"{file}: {error}, expected the player's log") from None
+
+
+def node_values(out: Path) -> dict[str, str]:
+    """What the node's last diagnostics said of its scene flow: estimator, engine, and counts by name.
+
+    Raises:
+        InputError: the recorder's summary is missing or damaged.
+    """
+    diagnostics = read_summary(out / RECORDING)["diagnostics"]
+    found = (status for name, status in diagnostics.items() if name.endswith("scene flow"))
+    return next((status["values"] for status in found), {})
+
+
+def mean_rate_hz(times_ns: Sequence[int]) -> float | None:
+    """Mean rate of sorted times, ns; None under two, or without time between them."""
+    if len(times_ns) < 2 or times_ns[-1] == times_ns[0]:
+        return None
+    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])

@@ -1,0 +1,426 @@
+"""Stereo sequences on disk: KITTI's layouts and plain pairs of folders, read frame by frame as they are asked for."""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dwarf_ros.formats import read_image
+from dwarf_ros.recordings.bag import BagSequence, is_bag, open_bag
+from dwarf_ros.recordings.calibration import Calibration, load_calibration
+from dwarf_ros.types import InputError, StereoCamera, StereoFrame
+
+FRAME_ID = "left_camera_optical_frame"
+"""frame_id of every frame of a sequence: both images of a rectified pair are described in the left camera's frame."""
+
+_PERIOD = 100_000_000
+"""Time between frames where a layout has no times: 10 Hz, as KITTI's cameras, ns."""
+
+_SCENE_GAP = 10_000_000_000
+"""From the last frame of a scene to the first of the next, ns: too far apart to be taken for consecutive frames."""
+
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"}
+
+# Left and right folder, and whether they are the colour pair (None: the images themselves tell). Colour comes first.
+_PAIRS: tuple[tuple[str, str, bool | None], ...] = (
+    ("image_02/data", "image_03/data", True),
+    ("image_2", "image_3", True),
+    ("colored_0", "colored_1", True),
+    ("image_00/data", "image_01/data", False),
+    ("image_0", "image_1", False),
+    ("image_l", "image_r", None),
+    ("left", "right", None),
+    ("image_left", "image_right", None),
+)
+
+SCENE_NAME = re.compile(r"(\d{6})_(\d{2}|[1-9]\d{2,5})")
+"""Name of a frame of a scene without its suffix, in KITTI 2012 and 2015: number of the scene, number of the frame."""
+
+_Row = TypeVar("_Row")
+
+_KNOWN_LAYOUTS = (
+    "a KITTI odometry sequence (image_2/ image_3/ or image_0/ image_1/, calib.txt), a KITTI raw drive (image_02/data/ "
+    "image_03/data/, calib_cam_to_cam.txt in the folder above), KITTI 2012 or 2015 (training/image_2/000000_10.png, "
+    "image_3/, calib_cam_to_cam/ or calib/), or left/ right/ and calib.txt or left.yaml right.yaml"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StereoSequence:
+    """Stereo frames on disk, in order of time; images are read when a frame is asked for.
+
+    ``len()`` is the number of frames and ``sequence[i]`` the frame i as `StereoFrame`, uint8 RGB.
+
+    Attributes:
+        left_files, right_files: the images of each frame.
+        stamps: time of each frame, ns, strictly increasing; 10 Hz where the layout has no times.
+        scenes: index of the scene of each frame, from 0; frames of two scenes are no pair, and their stamps are at least
+            10 s apart.
+        calibrations: that of each scene.
+        poses: float64 N x 4 x 4, left camera of each frame to world, m, in the optical frame (REP-103); None where
+            there are none.
+        frame_id: name of the left camera's optical frame.
+    """
+
+    left_files: Sequence[Path]
+    right_files: Sequence[Path]
+    stamps: Sequence[int]
+    scenes: Sequence[int]
+    calibrations: Sequence[Calibration]
+    poses: np.ndarray | None = None
+    frame_id: str = FRAME_ID
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def __getitem__(self, index: int) -> StereoFrame:
+        """Frame `index` with its camera.
+
+        Raises:
+            IndexError: no such frame.
+            InputError: as `read`.
+        """
+        left, right, camera = self.read(index)
+        return StereoFrame(left, right, self.stamps[index], camera, self.frame_id)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
+        """Left and right image of frame `index` as they are on disk, and their camera.
+
+        Returns:
+            uint8 or uint16; H x W where the file is grey, H x W x 3 RGB where it is colour.
+
+        Raises:
+            IndexError: no such frame.
+            InputError: a file cannot be read as an image, left and right differ in size or in being grey, or the
+                calibration is for another size.
+        """
+        left_file, right_file = self.left_files[index], self.right_files[index]
+        left, right = read_image(left_file), read_image(right_file)
+        if left.shape[:2] != right.shape[:2]:
+            raise InputError(
+                f"{right_file}: image is {_size(right)}, expected {_size(left)} as {left_file}"
+            )
+        if left.shape != right.shape or left.dtype != right.dtype:
+            raise InputError(
+                f"{right_file}: image is {_kind(right)}, expected {_kind(left)} as {left_file}"
+            )
+        height, width = left.shape[:2]
+        return left, right, self.calibrations[self.scenes[index]].camera(width, height)
+
+
+def open_sequence(
+    source: Path, namespace: str | None = None, remap: Mapping[str, str] | None = None
+) -> StereoSequence | BagSequence:
+    """Open a folder of stereo images with their calibration, or a rosbag2 recording of them (`open_bag`).
+
+    Recognised, the colour pair where there is a grey one too:
+
+    - a KITTI odometry sequence: ``image_2/ image_3/`` or ``image_0/ image_1/``, ``calib.txt``, ``times.txt`` (s; where it is
+      absent, 10 Hz by file number), poses in ``poses.txt`` or, as released, in ``../../poses/NN.txt``;
+    - a KITTI raw drive (rectified, "_sync"): ``image_02/data/ image_03/data/`` or ``image_00/ image_01/``,
+      ``timestamps.txt`` beside ``data/``, ``calib_cam_to_cam.txt`` in the drive or the folder above;
+    - KITTI 2012 and 2015, stereo or multi-view: ``training/`` or ``testing/``, or the folder that holds them (training is
+      taken), with ``colored_0/ colored_1/``, ``image_0/ image_1/`` or ``image_2/ image_3/``; file NNNNNN_FF.png is frame FF
+      (from 100 on of more digits) of scene NNNNNN, whose calibration is ``calib/NNNNNN.txt`` or ``calib_cam_to_cam/NNNNNN.txt``;
+    - two plain folders ``left/ right/`` (or ``image_left/ image_right/``, ``image_l/ image_r/``) with ``calib.txt`` or
+      ``left.yaml`` and ``right.yaml``, and ``times.txt`` and ``poses.txt`` where there are any.
+
+    Args:
+        source: the folder or recording.
+        namespace: of the camera in a recording of several, as for `open_bag`.
+        remap: topics of other names in a recording, as for `open_bag`.
+
+    Raises:
+        InputError: no such folder or layout, no images, an image without its partner, no calibration or one that cannot be
+            used, or times or poses that do not fit the images.
+    """
+    source = Path(source)
+    if is_bag(source):
+        return open_bag(source, namespace, remap)
+    if namespace is not None or remap:
+        raise InputError(f"{source}: not a bag, expected one to choose topics from")
+    try:
+        return _open(source)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or source}: {error.strerror or error}, expected a readable folder"
+        ) from None
+
+
+def open_scenes(source: Path, left: str, right: str, colour: bool) -> StereoSequence:
+    """Open the KITTI 2012 or 2015 scenes of a folder that may hold more than one pair of cameras, as `open_sequence` does.
+
+    Args:
+        source: training/ or testing/.
+        left: folder of the left images in it, e.g. "image_2".
+        right: folder of the right images in it.
+        colour: whether these are the colour cameras.
+
+    Raises:
+        InputError: as `open_sequence`, or an image is not named as one of a scene (000010_10.png).
+    """
+    left_files, right_files = _partners(source / left, source / right)
+    for file in left_files:
+        if not SCENE_NAME.fullmatch(file.stem):
+            raise InputError(
+                f"{file}: not a frame of a scene, expected a name such as 000010_10.png"
+            )
+    return _open_scenes(source, left_files, right_files, colour)
+
+
+def _open(source: Path) -> StereoSequence:
+    if not source.is_dir():
+        what = "not a folder" if source.exists() else "no such folder"
+        raise InputError(f"{source}: {what}, expected a folder of stereo images")
+    if not any(source.iterdir()):
+        raise InputError(f"{source}: empty folder, expected {_KNOWN_LAYOUTS}")
+    pair = _find_pair(source)
+    if pair is None:
+        for part in ("training", "testing"):
+            if (source / part).is_dir():
+                return _open(source / part)
+        raise InputError(f"{source}: unknown layout, expected {_KNOWN_LAYOUTS}")
+    left_files, right_files = _partners(source / pair[0], source / pair[1])
+    colour = pair[2]
+    if all(SCENE_NAME.fullmatch(file.stem) for file in left_files):
+        return _open_scenes(source, left_files, right_files, bool(colour))
+    return _open_single(source, left_files, right_files, colour)
+
+
+def _find_pair(source: Path) -> tuple[str, str, bool | None] | None:
+    halves: list[tuple[str, str]] = []
+    for left, right, colour in _PAIRS:
+        present = [(source / folder).is_dir() for folder in (left, right)]
+        if all(present):
+            return left, right, colour
+        if any(present):
+            halves.append((left, right) if present[0] else (right, left))
+    if halves:
+        there, missing = halves[0]
+        raise InputError(
+            f"{source / missing}: no such folder, expected one beside {there}/ for the other camera"
+        )
+    return None
+
+
+def _partners(left_folder: Path, right_folder: Path) -> tuple[list[Path], list[Path]]:
+    left_files = _images(left_folder)
+    right_files = _images(right_folder)
+    _check_partners(left_files, right_folder, right_files, left_folder)
+    return left_files, [right_folder / file.name for file in left_files]
+
+
+def _images(folder: Path) -> list[Path]:
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in _IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+    if not files:
+        raise InputError(f"{folder}: no images, expected files such as 000000.png")
+    return sorted(files, key=_natural_key)
+
+
+def _natural_key(file: Path) -> tuple[list[str | int], str]:
+    """Sorts frame2 before frame10."""
+    parts = re.split(r"(\d+)", file.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], file.name
+
+
+def _check_partners(
+    left_files: list[Path], right_folder: Path, right_files: list[Path], left_folder: Path
+) -> None:
+    counts = f"{len(left_files)} left and {len(right_files)} right images"
+    for files, others, folder in (
+        (left_files, right_files, right_folder),
+        (right_files, left_files, left_folder),
+    ):
+        names = {file.name for file in others}
+        missing = next((file for file in files if file.name not in names), None)
+        if missing is not None:
+            raise InputError(
+                f"{folder / missing.name}: missing ({counts}), expected the partner of {missing}"
+            )
+
+
+def _open_scenes(
+    source: Path, left_files: list[Path], right_files: list[Path], colour: bool
+) -> StereoSequence:
+    stamps: list[int] = []
+    scenes: list[int] = []
+    calibrations: list[Calibration] = []
+    scene_name, start = "", 0
+    for file in left_files:
+        name, number = file.stem.split("_")
+        time = int(number) * _PERIOD
+        if name != scene_name:
+            calibrations.append(_scene_calibration(source, name, colour))
+            start = stamps[-1] + _SCENE_GAP - time if stamps else 0
+            scene_name = name
+        stamps.append(start + time)
+        scenes.append(len(calibrations) - 1)
+    return StereoSequence(left_files, right_files, stamps, scenes, calibrations)
+
+
+def _scene_calibration(source: Path, scene: str, colour: bool) -> Calibration:
+    candidates = [source / folder / f"{scene}.txt" for folder in ("calib_cam_to_cam", "calib")]
+    for file in candidates:
+        if file.is_file():
+            return load_calibration(file, colour)
+    raise InputError(
+        f"{source}: no calibration of scene {scene}, expected {candidates[0]} (2015) or {candidates[1]} (2012)"
+    )
+
+
+def _open_single(
+    source: Path, left_files: list[Path], right_files: list[Path], colour: bool | None
+) -> StereoSequence:
+    if colour is None:
+        colour = read_image(left_files[0]).ndim == 3
+    calibration = _single_calibration(source, colour)
+    times = source / "times.txt"
+    timestamps = left_files[0].parent.parent / "timestamps.txt"
+    numbers = _numbers(left_files)
+    if times.is_file():
+        stamps = _pick(_read_times(times), times, left_files, numbers)
+    elif left_files[0].parent.name == "data" and timestamps.is_file():
+        stamps = _pick(_read_timestamps(timestamps), timestamps, left_files, numbers)
+    else:
+        stamps = [number * _PERIOD for number in numbers or range(len(left_files))]
+    for index in range(1, len(stamps)):
+        if stamps[index] <= stamps[index - 1]:
+            raise InputError(
+                f"{times if times.is_file() else timestamps}: time of {left_files[index].name} is "
+                f"{(stamps[index] - stamps[index - 1]) / 1e9:g} s after the frame before, expected > 0 s"
+            )
+    poses = _find_poses(source)
+    picked = None
+    if poses is not None:
+        picked = np.stack(_pick(list(_read_poses(poses)), poses, left_files, numbers))
+        picked[:, :3, 3] += picked[:, :3, :3] @ calibration.left_offset
+    return StereoSequence(
+        left_files, right_files, stamps, [0] * len(left_files), [calibration], picked
+    )
+
+
+def _single_calibration(source: Path, colour: bool) -> Calibration:
+    if (source / "left.yaml").is_file():
+        return load_calibration(source / "left.yaml", colour)
+    candidates = [source / "calib.txt", source / "calib_cam_to_cam.txt"]
+    raw = source.resolve().parent / "calib_cam_to_cam.txt"
+    if (source / "image_02").is_dir() or (source / "image_00").is_dir():
+        candidates = [candidates[1], raw]
+    for file in candidates:
+        if file.is_file():
+            return load_calibration(file, colour)
+    raise InputError(
+        f"{source}: no calibration, expected "
+        + (str(raw) if raw in candidates else "calib.txt, or left.yaml and right.yaml, in it")
+    )
+
+
+def _numbers(files: list[Path]) -> list[int] | None:
+    """Frame numbers where every file is named by one (000012.png), None else; longer names are not numbers of frames."""
+    stems = [file.stem for file in files]
+    if all(stem.isascii() and stem.isdigit() and len(stem) <= 10 for stem in stems):
+        numbers = [int(stem) for stem in stems]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return None
+
+
+def _pick(
+    rows: list[_Row], file: Path, images: list[Path], numbers: list[int] | None
+) -> list[_Row]:
+    """The row of each image: by frame number, so that a part of a sequence keeps its own, or else one a file."""
+    if numbers is not None and numbers[-1] < len(rows):
+        return [rows[number] for number in numbers]
+    if len(rows) == len(images):
+        return rows
+    raise InputError(f"{file}: {len(rows)} rows, expected one for each of {len(images)} images")
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}, expected a text file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: not a text file, expected numbers") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def _read_times(file: Path) -> list[int]:
+    stamps = []
+    for number, line in enumerate(_read_lines(file), start=1):
+        try:
+            stamp = int((Decimal(line.strip()) * 1_000_000_000).to_integral_value())
+        except (InvalidOperation, ValueError, OverflowError):
+            raise InputError(
+                f"{file}: line {number} is {line[:40]!r}, expected a time in s"
+            ) from None
+        if not 0 <= stamp < 1 << 62:
+            raise InputError(
+                f"{file}: line {number} is {line[:40]!r}, expected a time from 0 to 4e9 s"
+            )
+        stamps.append(stamp)
+    return stamps
+
+
+def _read_timestamps(file: Path) -> list[int]:
+    """KITTI raw: a date and time of day a line, with nanoseconds; taken as UTC, since only differences matter."""
+    stamps = []
+    for number, line in enumerate(_read_lines(file), start=1):
+        whole, _, fraction = line.strip().partition(".")
+        try:
+            seconds = timegm(datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").timetuple())
+            stamps.append(seconds * 1_000_000_000 + int(f"{fraction:0<9.9}"))
+        except ValueError:
+            raise InputError(
+                f"{file}: line {number} is {line[:40]!r}, expected a time such as '2011-09-26 13:02:25.964389445'"
+            ) from None
+    return stamps
+
+
+def _find_poses(source: Path) -> Path | None:
+    inside = source / "poses.txt"
+    resolved = source.resolve()
+    released = resolved.parent.parent / "poses" / f"{resolved.name}.txt"
+    if inside.is_file():
+        return inside
+    return released if resolved.parent.name == "sequences" and released.is_file() else None
+
+
+def _read_poses(file: Path) -> np.ndarray:
+    """KITTI odometry: a row of 12 numbers a frame, the 3 x 4 pose of camera 0 in the world, m; returns N x 4 x 4."""
+    lines = _read_lines(file)
+    poses = np.tile(np.eye(4), (len(lines), 1, 1))
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = np.array([float(word) for word in line.split()])
+        except ValueError:
+            values = np.empty(0)
+        if values.size != 12 or not np.isfinite(values).all():
+            raise InputError(
+                f"{file}: line {number} is {line[:40]!r}, expected 12 numbers, a 3 x 4 camera pose"
+            )
+        poses[number - 1, :3] = values.reshape(3, 4)
+    return poses
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} px"
+
+
+def _kind(image: np.ndarray) -> str:
+    return f"{8 * image.itemsize}-bit {'grey' if image.ndim == 2 else 'colour'}"

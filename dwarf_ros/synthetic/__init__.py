@@ -1,0 +1,1 @@
+"""Synthetic stereo scenes and drives with exact ground truth."""
