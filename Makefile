@@ -1,9 +1,11 @@
-# Everything happens in .venv, which is made from nothing on the first call and kept up to date after that.
+# Everything happens in .venv, which the first call creates and later calls keep up to date.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 HAS_MESSAGES := $(BIN)/python -c 'import dwarf_ros.msg' 2>/dev/null
+# What the live node needs, and that with every extra.
+NODE_INSTALLED := $(VENV)/node-installed
 INSTALLED := $(VENV)/installed
 SOURCE ?=
 ARCHITECTURES ?=
@@ -16,16 +18,16 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 .PHONY: docs docs-assets help install test lint demo cuda clean remake
 
 help:
+	@echo 'make demo           plays a stereo sequence through the live node; figures and pictures in out/demo'
+	@echo '                    SOURCE=FOLDER: your own sequence instead of the synthetic one'
 	@echo 'make test           all checks: style, import rules, types, tests'
 	@echo 'make lint           the checks without the tests'
-	@echo 'make demo           a stereo sequence into the live node; figures and pictures in out/demo'
-	@echo '                    SOURCE=FOLDER: your own sequence in place of the made one'
-	@echo 'make cuda           the correlations as CUDA kernels; needs nvcc'
-	@echo "                    ARCHITECTURES='sm_87': for a GPU other than the one that is here"
-	@echo 'make install        only make or update $(VENV)'
-	@echo 'make docs           the pages, in build/docs; make docs-assets: their pictures and tables (RECIPE=recipe.json)'
-	@echo 'make clean          remove $(VENV) and everything that was made'
-	@echo 'PYTHON=...          the Python to make $(VENV) with: 3.11, 3.12 or 3.13 (python3)'
+	@echo 'make cuda           builds the CUDA correlation kernels; needs nvcc'
+	@echo "                    ARCHITECTURES='sm_87': for a GPU other than the one in this machine"
+	@echo 'make install        creates or updates $(VENV) with every extra'
+	@echo 'make docs           builds the pages into build/docs; make docs-assets: their pictures and tables (RECIPE=recipe.json)'
+	@echo 'make clean          removes $(VENV) and everything that was built'
+	@echo 'PYTHON=...          the Python for $(VENV): 3.11, 3.12 or 3.13 (default: python3)'
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore test/ros --ignore test/live
@@ -38,7 +40,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-demo: $(INSTALLED)
+demo: $(NODE_INSTALLED)
 	$(BIN)/dwarf demo --out out/demo $(if $(SOURCE),'$(SOURCE)')
 
 install: $(INSTALLED)
@@ -56,23 +58,29 @@ docs-assets: $(INSTALLED)
 clean:
 	rm -rf $(VENV) build install log out dwarf_ros.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
-# Of use only if it was made here (not moved or copied) and its Python still starts.
+# Usable only where it was created (not moved or copied) and while its Python still starts.
 USABLE := $(shell grep -qsF ' $(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg && $(BIN)/python -c 'import pip' >/dev/null 2>&1 && echo yes)
 ifneq ($(USABLE),yes)
-$(INSTALLED): remake
+$(NODE_INSTALLED): remake
 endif
 
-# The messages are built against what the first installation brings: a new .venv gets them in the second.
-$(INSTALLED): setup.cfg setup.py pyproject.toml package.xml $(wildcard msg/*)
+# The messages are built against the ROS packages of the first installation, hence the second one.
+$(NODE_INSTALLED): setup.cfg setup.py pyproject.toml package.xml $(wildcard msg/*)
 ifneq ($(USABLE),yes)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"$(PYTHON) is Python {v[0]}.{v[1]}, expected 3.11 to 3.13: make PYTHON=python3.12 ...")'
-	@echo 'making $(VENV): a download of about 1 GB, some minutes'
+	@echo 'creating $(VENV): a download of about 150 MB'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
 endif
-	$(PIP) install --editable '.[ros,cpu,jax,onnx,quantize,ray,train,viz,docs,dev]'
+	$(PIP) install --editable '.[ros]'
 	$(PIP) install --group messages
 	@$(HAS_MESSAGES) || $(PIP) install --no-build-isolation --no-deps --editable .
 	@$(HAS_MESSAGES) || echo 'WARNING: the messages could not be built, so the node will run without its topic `estimate`;' \
 		'why: $(BIN)/python -m pip install --verbose --no-build-isolation --no-deps --editable .'
+	@touch $@
+
+$(INSTALLED): $(NODE_INSTALLED)
+	@echo 'installing every extra: a download of about 1 GB'
+	$(PIP) install --editable '.[ros,cpu,jax,onnx,quantize,ray,train,viz,docs,dev]'
+	@$(HAS_MESSAGES) || $(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@
