@@ -15,7 +15,6 @@ from pathlib import Path
 
 from dwarf_ros.evaluation.report import Chart, Report, Series, Table, write_report
 from dwarf_ros.formats import write_atomically
-from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.presets import DWARF_LITE, PRESETS
 from dwarf_ros.progress import show_progress
 from dwarf_ros.training.config import TrainingConfig, read_config
@@ -96,9 +95,7 @@ def short(steps: int, samples: int = SAMPLES, validations: int = VALIDATIONS) ->
 def run(config: TrainingConfig, folder: Path, name: str) -> bool:
     """Train, as far as it was left to; whether it was left to the end."""
     with show_progress(name) as progress:
-        return train(
-            config, folder, disparity_errors, flow_errors, resume=True, progress=progress
-        ).finished
+        return train(config, folder, resume=True, progress=progress).finished
 
 
 def report(curves: dict[str, list[dict[str, float]]], steps: int) -> Report:

@@ -804,13 +804,12 @@ def _train(options: argparse.Namespace) -> int:
     # First, because Keras takes seconds to load, too long for the news of a misspelt key.
     config = read_config(options.config)
 
-    from dwarf_ros.metrics import disparity_errors, flow_errors
     from dwarf_ros.progress import show_progress
     from dwarf_ros.training.trainer import train
 
     out = options.out or Path("out/train") / options.config.stem
     with show_progress("steps") as report:
-        outcome = train(config, out, disparity_errors, flow_errors, options.resume, report)
+        outcome = train(config, out, options.resume, report)
     for name, value in outcome.scores.items():
         print(f"{name}: {value:.3f}")
     if not outcome.finished:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +26,7 @@ from keras import ops
 from dwarf_ros import network
 from dwarf_ros.estimators.network import padding
 from dwarf_ros.formats import write_atomically, write_image
+from dwarf_ros.metrics import PixelErrors, disparity_errors, flow_errors
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.progress import Progress
 from dwarf_ros.samples import Sample
@@ -62,24 +63,6 @@ _MAY_CHANGE = ("workers", "validation", "checkpoints", "log_every")
 """Keys of the configuration that a resumed run may have otherwise: the weights do not depend on them."""
 
 
-class Errors(Protocol):
-    """Errors of some pixels, px; two of them can be added. `dwarf_ros.metrics` has one."""
-
-    def __add__(self, other: Self) -> Self: ...
-
-    @property
-    def mean(self) -> float:
-        """Mean error, px; NaN where nothing was counted."""
-
-    @property
-    def outlier_rate(self) -> float:
-        """Per cent of outliers; NaN where nothing was counted."""
-
-
-Measure = Callable[[np.ndarray, np.ndarray], Errors]
-"""Errors of an estimated map against the true one, float32, px, NaN where unknown."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended.
@@ -100,8 +83,6 @@ class Outcome:
 def train(
     config: TrainingConfig,
     out: Path,
-    disparity_errors: Measure,
-    flow_errors: Measure,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -110,8 +91,6 @@ def train(
     Args:
         config: what to do.
         out: folder of the run; of several machines, one that they share.
-        disparity_errors: what a validation measures of disparities, as `dwarf_ros.metrics` has it.
-        flow_errors: the same of optical flow.
         resume: continue from the folder's last checkpoint, or begin where there is none.
         progress: called after each step.
 
@@ -137,8 +116,7 @@ def train(
         raise InputError(
             f"{out}: holds step {state.step} here and another elsewhere, expected one folder for all machines"
         )
-    measures = {"disparity": disparity_errors, "flow": flow_errors}
-    run = _Run(config, out, devices, model, state, held_out, measures)
+    run = _Run(config, out, devices, model, state, held_out)
     report = progress or (lambda done, total: None)
     report(run.state.step, config.steps)
     place = devices.process, devices.processes
@@ -250,21 +228,18 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
             variable.assign(values)
 
 
-def validate(
-    model: keras.Model, samples: Samples, measures: dict[str, Measure]
-) -> tuple[dict[str, float], np.ndarray]:
+def validate(model: keras.Model, samples: Samples) -> tuple[dict[str, float], np.ndarray]:
     """Errors over held-out samples with all their ground truth (`occ`), pooled over pixels.
 
     Args:
         model: the network.
         samples: with ground truth.
-        measures: `disparity` and `flow`.
 
     Returns:
         End-point errors (px) and KITTI outliers (per cent) of D1, D2 and Fl, those that there is truth for; and a picture
         of the first sample's answer, uint8 RGB.
     """
-    pooled: dict[str, Any] = {}
+    pooled: dict[str, PixelErrors] = {}
     panel = np.zeros((1, 1, 3), np.uint8)
     for index in range(len(samples)):
         sample = samples[index]
@@ -275,13 +250,13 @@ def validate(
         if truth is None:
             raise InputError(f"validation.data: {sample.name} has no ground truth")
         for name, measure, values, true in (
-            ("D1", "disparity", estimate[..., 0], truth.occ.disparity),
-            ("D2", "disparity", estimate[..., 1], truth.occ.disparity_next),
-            ("Fl", "flow", estimate[..., 2:], truth.occ.flow),
+            ("D1", disparity_errors, estimate[..., 0], truth.occ.disparity),
+            ("D2", disparity_errors, estimate[..., 1], truth.occ.disparity_next),
+            ("Fl", flow_errors, estimate[..., 2:], truth.occ.flow),
         ):
             if true is not None:
-                errors = measures[measure](np.ascontiguousarray(values), true)
-                pooled[name] = pooled[name] + errors if name in pooled else errors
+                errors = measure(np.ascontiguousarray(values), true)
+                pooled[name] = pooled.get(name, PixelErrors()) + errors
     scores = {}
     for name, errors in pooled.items():
         scores[f"{name} EPE"] = errors.mean
@@ -300,11 +275,10 @@ class _Run:
         model: keras.Model,
         state: TrainingState,
         held_out: Samples | None,
-        measures: dict[str, Measure],
     ) -> None:
         self._config, self._out, self._devices, self._model = config, out, devices, model
         self._learner = make_learner(model, config, devices)
-        self._held_out, self._measures = held_out, measures
+        self._held_out = held_out
         self._losses: list[list[float]] = []
         self._seconds = [0.0, 0.0]
         self._writes = devices.process == 0
@@ -431,7 +405,7 @@ class _Run:
             return
         self._learner.sync()
         with averaged_weights(self._model):
-            self.scores, panel = validate(self._model, self._held_out, self._measures)
+            self.scores, panel = validate(self._model, self._held_out)
         self._log(self.scores, "validation/")
         with self._writing():
             panels = self._out / "panels"

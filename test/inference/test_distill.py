@@ -48,7 +48,6 @@ from dwarf_ros.training.data import open_samples
 from dwarf_ros.training.trainer import make_model, train, validate
 from dwarf_ros.types import InputError, StereoCamera
 
-MEASURES = {"disparity": disparity_errors, "flow": flow_errors}
 FRAMES, LEARNT = 20, 14
 PAIRS = FRAMES - 2
 WIDTH, HEIGHT = 192, 96
@@ -645,8 +644,8 @@ def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings
     samples = open_samples(config.validation.data)
     assert samples.names == ["000004"]
     with eagerly():
-        before, _ = validate(make_model(config), samples, MEASURES)
-    outcome = train(config, tmp_path / "run", disparity_errors, flow_errors)
+        before, _ = validate(make_model(config), samples)
+    outcome = train(config, tmp_path / "run")
     assert outcome.finished
     disparities = [scores["D1 EPE"] + scores["D2 EPE"] for scores in (before, outcome.scores)]
     assert disparities[1] < 0.5 * disparities[0]

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import pytest
 
-from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.presets import PRESETS
 from dwarf_ros.training.config import parse_config
 from dwarf_ros.training.data import network_images
@@ -36,7 +35,6 @@ if told["devices"] > 1:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * told["devices"])
     tf.config.run_functions_eagerly(True)
-from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.training.config import parse_config
 from dwarf_ros.training.trainer import train
 told["values"]["loss"]["level_weights"] = {int(k): v for k, v in told["values"]["loss"]["level_weights"].items()}
@@ -44,7 +42,7 @@ def progress(done, total):
     if done == told["interrupt"]:
         os.kill(os.getpid(), signal.SIGTERM)
 out = Path(told["out"])
-outcome = train(parse_config(told["values"]), out, disparity_errors, flow_errors, told["resume"], progress)
+outcome = train(parse_config(told["values"]), out, told["resume"], progress)
 print(json.dumps([outcome.step, outcome.finished, outcome.weights is not None]))
 """
 
@@ -120,7 +118,7 @@ def curve(out):
 
 
 def run(values, out, **options):
-    return train(parse_config(values), out, disparity_errors, flow_errors, **options)
+    return train(parse_config(values), out, **options)
 
 
 def interrupt_at(step):

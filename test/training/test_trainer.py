@@ -16,7 +16,6 @@ import pytest
 
 from dwarf_ros import network
 from dwarf_ros.formats import read_image
-from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.training.checkpoints import find_checkpoints
 from dwarf_ros.training.config import learning_rate, parse_config
@@ -32,12 +31,6 @@ from dwarf_ros.training.trainer import (
     validate,
 )
 from dwarf_ros.types import InputError
-
-MEASURES = {"disparity": disparity_errors, "flow": flow_errors}
-
-
-def run(config, out, **options):
-    return train(config, out, disparity_errors, flow_errors, **options)
 
 
 def learn(learner, config, batch, step):
@@ -113,7 +106,7 @@ def full(settings):
 def test_an_interrupted_and_resumed_run_is_as_one_that_was_not(eager, full, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = parse_config(full())
-    outcome = run(config, whole)
+    outcome = train(config, whole)
     assert (outcome.step, outcome.finished) == (4, True)
     assert outcome.weights == whole / "best.safetensors"
     assert set(outcome.scores) == {f"{m} {k}" for m in ("D1", "D2", "Fl") for k in ("EPE", "outliers")}  # fmt: skip
@@ -122,10 +115,10 @@ def test_an_interrupted_and_resumed_run_is_as_one_that_was_not(eager, full, tmp_
         if done == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    stopped = run(config, parts, progress=interrupt)
+    stopped = train(config, parts, progress=interrupt)
     assert (stopped.step, stopped.finished) == (1, False)
     (parts / "log.jsonl").open("a").write('{"step": 2, "loss": 0}\n{"step": 2, "lo')
-    resumed = run(parse_config(full(workers=1)), parts, resume=True)
+    resumed = train(parse_config(full(workers=1)), parts, resume=True)
     assert resumed.finished
 
     names = [[file.name for file in find_checkpoints(out / "checkpoints")] for out in (whole, parts)]  # fmt: skip
@@ -163,11 +156,11 @@ def test_an_interrupted_and_resumed_run_is_as_one_that_was_not(eager, full, tmp_
 def test_a_folder_with_a_training_is_neither_overwritten_nor_continued_otherwise(
     eager, settings, tmp_path
 ):
-    run(parse_config(settings(steps=1)), tmp_path)
+    train(parse_config(settings(steps=1)), tmp_path)
     with pytest.raises(InputError, match="holds a training already, expected --resume or another"):
-        run(parse_config(settings(steps=1)), tmp_path)
+        train(parse_config(settings(steps=1)), tmp_path)
     with pytest.raises(InputError, match=r"^seed: got 5, expected 0 as in the training that "):
-        run(parse_config(settings(steps=1, seed=5)), tmp_path, resume=True)
+        train(parse_config(settings(steps=1, seed=5)), tmp_path, resume=True)
 
 
 def test_one_sample_is_learnt(settings):
@@ -182,7 +175,7 @@ def test_one_sample_is_learnt(settings):
     for step in range(config.steps):
         learn(learner, config, batch, step)
     learner.sync()
-    scores, panel = validate(model, samples, MEASURES)
+    scores, panel = validate(model, samples)
     assert scores["D1 EPE"] < 5 / 4
     assert scores["D2 EPE"] < 6 / 4
     assert scores["Fl EPE"] < np.hypot(3, 1) / 4
@@ -228,7 +221,7 @@ def test_weights_to_start_from_and_mixed_precision(eager, settings, tmp_path):
 def test_a_loss_that_is_no_longer_finite_ends_the_run(eager, settings, tmp_path):
     config = parse_config(settings(optimizer={"learning_rate": 1e30}))
     with pytest.raises(InputError, match=r"^loss: is (nan|inf) at step \d.*learning_rate, 1e\+30"):
-        run(config, tmp_path)
+        train(config, tmp_path)
 
 
 _LOSSES = """
