@@ -101,12 +101,37 @@ def broken(row: int, column: int, value: float) -> np.ndarray:
         (broken(0, 3, math.nan), "right projection matrix holds a number that is not finite"),
         (np.zeros((3, 4)), "right projection matrix has focal lengths 0, 0 px"),
         (broken(0, 0, 500.0), "focal lengths differ (721.538 and 500 px)"),
+        (broken(1, 2, 178.854), "rows 172.854 and 178.854 px"),
+        (broken(1, 3, 40.0), "Ty 0.216379 and 40 px m"),
+        (broken(1, 3, -5.0), "expected a horizontal baseline"),
     ],
 )
 def test_broken_projection_matrices_are_named(right, said):
     with pytest.raises(InputError) as error:
         StereoCamera.from_projection_matrices(KITTI_LEFT, right, 1242, 375)
     assert said in one_line(error)
+
+
+@pytest.mark.parametrize(("row", "column", "value"), [(1, 2, 173.3), (1, 3, 2.2)])
+def test_rows_may_differ_by_half_a_pixel(row, column, value):
+    right = broken(row, column, value)
+    StereoCamera.from_projection_matrices(KITTI_LEFT, right, 1242, 375)
+
+
+@pytest.mark.parametrize(
+    ("change", "close"),
+    [
+        ({"fx": 700.0001}, True),
+        ({"cx_right": 30.04}, True),
+        ({"baseline": 0.120001}, True),
+        ({"cy": 23.1}, False),
+        ({"baseline": 0.1201}, False),
+        ({"width": 65}, False),
+    ],
+)
+def test_calibrations_are_compared_with_a_tolerance(change, close):
+    other = dataclasses.replace(CAMERA, **change)
+    assert CAMERA.is_close(other) == other.is_close(CAMERA) == close
 
 
 def test_grey_is_repeated_and_alpha_dropped():
@@ -149,6 +174,13 @@ def test_frame_holds_rgb8_of_one_size():
     assert frame.left.shape == frame.right.shape == (48, 64, 3)
     assert frame.left.dtype == frame.right.dtype == np.uint8
     assert np.array_equal(frame.right, image())
+
+
+@pytest.mark.parametrize("stamp", [0.5, "1", None, np.float64(1e9)])
+def test_frame_refuses_a_stamp_that_is_not_an_integer(stamp):
+    with pytest.raises(InputError, match="stamp is") as error:
+        StereoFrame(image(), image(), stamp)
+    one_line(error)
 
 
 def test_frame_refuses_two_sizes():

@@ -195,7 +195,7 @@ class Synchronizer(Generic[Image]):
         if current.stamp <= previous.stamp:
             self.drops[TIME_JUMP] += 1
             return None
-        if previous.camera != current.camera:
+        if not previous.camera.is_close(current.camera):
             self.drops[RESTART] += 1
             self.notices.append((RESTART, "image size or calibration changed: starting anew"))
             return None
