@@ -46,7 +46,7 @@ demo: $(NODE_INSTALLED)
 install: $(INSTALLED)
 
 cuda: $(INSTALLED)
-	$(BIN)/python -m dwarf_ros.network.correlation.build $(ARCHITECTURES)
+	$(BIN)/python -m dwarf_ros.network.correlation.cuda.build $(ARCHITECTURES)
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --quiet --strict

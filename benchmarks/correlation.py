@@ -34,9 +34,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dwarf_ros.network import correlation
-from dwarf_ros.network.correlation import build, jax_face
-from dwarf_ros.network.correlation.kernels import Kernels
+from dwarf_ros.network.correlation.cuda import build, jax_binding
+from dwarf_ros.network.correlation.cuda.kernels import Kernels, find_fault
 
 SLOPE = 0.1
 TYPES = ("float32", "float16", "bfloat16")
@@ -67,7 +66,7 @@ def main() -> int:
     parser.add_argument("--sanitizer", action="store_true", help="also under compute-sanitizer")
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
-    gpu = jax_face.sees_gpu()
+    gpu = jax_binding.sees_gpu()
     report: dict[str, Any] = {"jax": jax.__version__, "gpu": gpu}
     faults = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -81,7 +80,7 @@ def main() -> int:
         )
         if gpu and nvcc:
             faults += native(Path(temporary), nvcc, options.sanitizer, report)
-        kernels = jax_face.load_kernels(library)
+        kernels = jax_binding.load_kernels(library)
         faults += against_float64(kernels, report)
         faults += repeated(kernels, RUNS if gpu else 3)
         try:
@@ -90,8 +89,9 @@ def main() -> int:
             print("no Keras: keras.ops is not compared with")
         else:
             report["keras"] = keras.__version__
-            fault = correlation.find_fault(kernels)
+            fault = find_fault(kernels)
             faults += [f"self-check: {fault}"] if fault else []
+            faults += gradients_against_ops(kernels)
             if gpu:
                 against_xla(kernels, report)
     report["faults"] = faults
@@ -223,6 +223,27 @@ def against_float64(kernels: Kernels, report: dict[str, Any]) -> list[str]:
     return faults
 
 
+def gradients_against_ops(kernels: Kernels) -> list[str]:
+    """Whether the gradients of a level's volumes are those of keras.ops."""
+    from dwarf_ros.network.correlation import ops
+
+    rng = np.random.default_rng(5)
+    features = [jnp.asarray(rng.normal(size=(2, 29, 53, 24)), jnp.float32) for _ in range(4)]
+    pulled = []
+    # Matrix products in tf32 would differ by more than the limit.
+    with jax.default_matmul_precision("highest"):
+        for function in (kernels.cost_volumes, ops.cost_volumes):
+            volumes, pull_back = jax.vjp(lambda *f, g=function: g(*f, 4, 1, SLOPE), *features)
+            cotangent = np.random.default_rng(6).normal(size=volumes.shape)
+            pulled.append(pull_back(jnp.asarray(cotangent, jnp.float32)))
+    faults = []
+    for image, ours, theirs in zip(range(4), *pulled, strict=True):
+        error = float(jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs))
+        if not error <= 1e-4:
+            faults.append(f"keras.ops: gradient of image {image + 1}: relative error {error:.2e}")
+    return faults
+
+
 def repeated(kernels: Kernels, runs: int) -> list[str]:
     """Whether a level's volumes and their gradients have the same bits in every run."""
     rng = np.random.default_rng(3)
@@ -231,7 +252,7 @@ def repeated(kernels: Kernels, runs: int) -> list[str]:
 
     @jax.jit
     def level(features: tuple, cotangent: jax.Array) -> tuple:
-        volumes, pull_back = jax.vjp(lambda f: kernels.cost_volumes(f, 4, 0, SLOPE), features)
+        volumes, pull_back = jax.vjp(lambda f: kernels.cost_volumes(*f, 4, 0, SLOPE), features)
         return volumes, pull_back(cotangent)
 
     cotangent = jnp.asarray(rng.normal(size=(*size[:3], 180)), jnp.float32)
@@ -267,12 +288,18 @@ def backward(correlate: Callable[..., Any], reaches: tuple, *maps: jax.Array) ->
 
 def against_xla(kernels: Kernels, report: dict[str, Any]) -> None:
     """Times of the kernels and of keras.ops, both in graphs that XLA compiled; forward, and forward with backward."""
-    ours, theirs = correlation.from_kernels(kernels), correlation.load("ops")
+    from dwarf_ros.network.correlation import ops
+
+    functions = {
+        "correlation_1d": (lambda a, b, r: kernels.correlate(a, b, 0, r), ops.correlation_1d),
+        "correlation_2d": (lambda a, b, r: kernels.correlate(a, b, r, r), ops.correlation_2d),
+        "cost_volumes": (kernels.cost_volumes, ops.cost_volumes),
+    }
     report["xla"] = []
     rng = np.random.default_rng(4)
     print("case, pass, ours us, keras.ops us, times as fast")
     for level, size in LEVELS.items():
-        for name in ("correlation_1d", "correlation_2d", "cost_volumes"):
+        for name, implementations in functions.items():
             count, reaches = (4, (4, 0, SLOPE)) if name == "cost_volumes" else (2, (4,))
             maps = [
                 tuple(jnp.asarray(rng.normal(size=size), jnp.float32) for _ in range(count))
@@ -280,11 +307,9 @@ def against_xla(kernels: Kernels, report: dict[str, Any]) -> None:
             ]
             for part in ("forward", "backward"):
                 measured = []
-                for correlations in (ours, theirs):
+                for implementation in implementations:
                     function = functools.partial(
-                        forward if part == "forward" else backward,
-                        getattr(correlations, name),
-                        reaches,
+                        forward if part == "forward" else backward, implementation, reaches
                     )
                     measured.append(call_time(function, maps))
                 case = {

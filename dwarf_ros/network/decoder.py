@@ -44,8 +44,9 @@ class CostVolumes(keras.layers.Layer):
         super().__init__(name=name, dtype="float32")
         self.preset = preset
         self.level = level
-        self.correlations = load_correlation(correlation)
-        self.supports_jit = self.correlations.compiles
+        implementation = load_correlation(correlation)
+        self.cost_volumes = implementation.cost_volumes
+        self.supports_jit = implementation.compiles
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         """The volumes, as described above."""
@@ -69,9 +70,7 @@ class CostVolumes(keras.layers.Layer):
             )
         radius, depth = self.preset.max_displacement, self.preset.max_depth_displacement
         slope = 1.0 if matching else NEGATIVE_SLOPE
-        return self.correlations.cost_volumes(
-            left_t0, right_t0, left_t1, right_t1, radius, depth, slope
-        )
+        return self.cost_volumes(left_t0, right_t0, left_t1, right_t1, radius, depth, slope)
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
         """Batch, H, W and the number of displacements."""

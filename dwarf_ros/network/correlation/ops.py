@@ -1,7 +1,7 @@
 """Correlations of feature maps over a range of displacements, zero outside the image.
 
-Slices name all four axes, here as in the rest of the network: several shorter ones of one tensor corrupt the memory of
-OpenVINO 2026.4 when it compiles the graph.
+Slices name all four axes, here and in the rest of the network: OpenVINO 2026.4 corrupts memory when it compiles a graph
+with several shorter slices of one tensor.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def correlation_3d(
     """Correlation of two disparity cost volumes over both image axes and the disparity axis.
 
     Args:
-        volume_t0: batch x H x W x C, one channel a disparity.
+        volume_t0: batch x H x W x C, one channel per disparity.
         volume_t1: the same shape.
         max_displacement: r, px, in x and in y.
         max_depth_displacement: D, channels.
@@ -69,12 +69,47 @@ def correlation_3d(
     )
 
 
+def cost_volumes(
+    left_t0: Tensor,
+    right_t0: Tensor,
+    left_t1: Tensor,
+    right_t1: Tensor,
+    max_displacement: int,
+    max_depth_displacement: int,
+    negative_slope: float,
+) -> Tensor:
+    """The cost volumes of one level of the network.
+
+    Args:
+        left_t0: features, batch x H x W x C.
+        right_t0: the same shape, as the others.
+        left_t1: warped to left_t0 along the flow so far.
+        right_t1: likewise.
+        max_displacement: r, px.
+        max_depth_displacement: D, channels.
+        negative_slope: of the leaky ReLU after each volume; 1 disables it.
+
+    Returns:
+        batch x H x W x N, side by side: stereo at t0 and at t1 (2r + 1 channels each), the 3D correlation of the two
+        ((2D + 1) * (2r + 1)**2) and flow ((2r + 1)**2).
+    """
+
+    def activated(volume: Tensor) -> Tensor:
+        return volume if negative_slope == 1 else ops.leaky_relu(volume, negative_slope)
+
+    stereo_t0 = activated(correlation_1d(left_t0, right_t0, max_displacement))
+    stereo_t1 = activated(correlation_1d(left_t1, right_t1, max_displacement))
+    temporal = correlation_3d(stereo_t0, stereo_t1, max_displacement, max_depth_displacement)
+    flow = correlation_2d(left_t0, left_t1, max_displacement)
+    return ops.concatenate([stereo_t0, stereo_t1, activated(temporal), activated(flow)], axis=-1)
+
+
 def _correlation(first: Tensor, second: Tensor, reach_y: int, reach_x: int) -> Tensor:
     """Mean over C of first[y, x] * second[y + j, x + i], a channel for each |j| <= reach_y (outer) and |i| <= reach_x.
 
-    Rows are cut into tiles of 2 * reach_x pixels, all of whose partners lie in a window of two tiles, so that one matrix
-    product a row of displacements replaces a product and a sum for each displacement. It computes nearly twice what is
-    needed, and yet takes half the time forwards and a third backwards on a CPU; graphs are six times smaller.
+    Rows are cut into tiles of 2 * reach_x pixels. All candidates of a tile lie in a window of two tiles, so one matrix product
+    per row of displacements replaces a product and a sum per displacement. This computes nearly twice what is needed, but
+    takes half the time forward and a third of the time backward on a CPU, and the graph is six times smaller.
     """
     batch, height, width, _ = ops.shape(first)
     channels = first.shape[-1]
@@ -100,8 +135,8 @@ def _correlation(first: Tensor, second: Tensor, reach_y: int, reach_x: int) -> T
         ops.matmul(first, ops.slice(windows, (0, j * tiles, 0, 0), size))
         for j in range(2 * reach_y + 1)
     ]
-    # Pixel t of a tile meets columns t to t + 2 * reach_x of its window: a diagonal band. Read in rows that are one column
-    # longer, the flattened product has row t moved t columns to the left, and the band is its first columns.
+    # Pixel t of a tile is matched with columns t to t + 2 * reach_x of its window: a diagonal band. Reading the flattened
+    # product in rows that are one column longer shifts row t by t columns to the left, so the band is the first columns.
     flat = ops.stack([ops.reshape(product, (-1, 2 * tile**2)) for product in products], axis=1)
     flat = ops.pad(flat, ((0, 0), (0, 0), (0, tile)))
     band = ops.reshape(flat, (-1, len(products), tile, 2 * tile + 1))

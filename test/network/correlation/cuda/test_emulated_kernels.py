@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SOURCES = Path(__file__).parents[3] / "dwarf_ros" / "network" / "correlation"
-EMULATOR = Path(__file__).parent / "cuda_emulator"
+SOURCES = Path(__file__).parents[4] / "dwarf_ros" / "network" / "correlation" / "cuda"
+EMULATOR = Path(__file__).parent / "emulator"
 TYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
 SLOPE = 0.1
 

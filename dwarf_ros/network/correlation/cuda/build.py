@@ -1,8 +1,8 @@
-"""Builds the correlation library: python -m dwarf_ros.network.correlation.build [ARCHITECTURES ...].
+"""Build the correlation library: python -m dwarf_ros.network.correlation.cuda.build [ARCHITECTURES ...].
 
-One library for each framework that is installed, each with the CPU kernel and, where there is an nvcc, the CUDA kernel. They
-lie in the user's cache folder, named after what they were built from, so that a new version of the sources or of a framework
-is a new library and an old one is never loaded.
+Each installed framework gets its own library with the CPU kernels and, if there is an nvcc, the CUDA kernels. The libraries
+are stored in the user's cache folder under names that change with the sources and the framework's version, so that an
+outdated library is never loaded.
 """
 
 from __future__ import annotations
@@ -23,62 +23,62 @@ from pathlib import Path
 
 from dwarf_ros.types import InputError
 
-FACES = {"tensorflow": "tensorflow_ops.cc", "jax": "jax_handlers.cc"}
-"""Framework -> the source of its face of the library."""
+BINDINGS = {"tensorflow": "tensorflow_binding.cc", "jax": "jax_binding.cc"}
+"""Framework -> the source of its binding."""
 
 DEFAULT_ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90")
-"""Built for where no GPU is present: Turing to Hopper and, as sm_87, Jetson Orin."""
+"""Built if no GPU is present: Turing to Hopper, and Jetson Orin (sm_87)."""
 
 SOURCES = Path(__file__).parent
 _PLAIN = ("correlation.h", "correlation.cc", "correlation.cu")
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: $XDG_CACHE_HOME or ~/.cache, then dwarf_ros/cuda."""
+    """Where libraries are stored: dwarf_ros/cuda in $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "dwarf_ros" / "cuda"
 
 
-def installed_faces() -> list[str]:
-    """The frameworks of FACES that are installed here."""
-    return [name for name in FACES if importlib.util.find_spec(name) is not None]
+def installed_frameworks() -> list[str]:
+    """The frameworks of BINDINGS that are installed."""
+    return [name for name in BINDINGS if importlib.util.find_spec(name) is not None]
 
 
-def library_file(face: str, folder: Path | None = None) -> Path:
-    """Where the library of that framework lies, once built, for these sources and the framework's installed version."""
+def library_file(framework: str, folder: Path | None = None) -> Path:
+    """File of a framework's library, built or not, for these sources and the framework's installed version."""
     digest = hashlib.sha256()
-    for name in (*_PLAIN, FACES[face], "build.py"):
+    for name in (*_PLAIN, BINDINGS[framework], "build.py"):
         digest.update((SOURCES / name).read_bytes())
-    version = importlib.metadata.version("jaxlib") if face == "jax" else _tensorflow_version()
-    name = f"correlation-{face}-{version}-{platform.machine()}-{digest.hexdigest()[:12]}.so"
+    version = importlib.metadata.version("jaxlib") if framework == "jax" else _tensorflow_version()
+    name = f"correlation-{framework}-{version}-{platform.machine()}-{digest.hexdigest()[:12]}.so"
     return (folder or cache_folder()) / name
 
 
 def build(
-    faces: Sequence[str] | None = None,
+    frameworks: Sequence[str] | None = None,
     architectures: Sequence[str] = (),
     nvcc: str | None = "nvcc",
     folder: Path | None = None,
 ) -> list[Path]:
-    """Builds the libraries, in place of earlier ones of the same name.
+    """Build the libraries and replace existing ones of the same name.
 
     Args:
-        faces: frameworks; None: those that are installed.
-        architectures: GPU architectures such as `sm_87`; empty: that of the present GPU, else DEFAULT_ARCHITECTURES, or those of
-            them that the nvcc knows. Kernels for the newest are kept as PTX too, for GPUs that are newer still.
-        nvcc: CUDA's compiler; where there is none by that name, or it is None, the libraries hold the CPU kernel alone.
-        folder: where to put them; None: `cache_folder()`.
+        frameworks: keys of BINDINGS; None: those that are installed.
+        architectures: GPU architectures such as `sm_87`; empty: that of the present GPU, else those of DEFAULT_ARCHITECTURES that
+            nvcc supports. The newest one is also stored as PTX, for GPUs that are newer still.
+        nvcc: CUDA's compiler; if it is None or not on the PATH, the libraries contain only the CPU kernels.
+        folder: output folder; None: `cache_folder()`.
 
     Returns:
         The libraries' files.
 
     Raises:
-        InputError: no framework, no g++, an architecture that the nvcc does not know, a compiler that fails, or a folder that
-            cannot be made.
+        InputError: there is no framework or no g++, nvcc does not support an architecture, a compiler fails, or the folder cannot
+            be created.
     """
-    chosen = installed_faces() if faces is None else list(faces)
+    chosen = installed_frameworks() if frameworks is None else list(frameworks)
     if not chosen:
-        raise InputError(f"correlation: none of {', '.join(FACES)} is installed to build for")
+        raise InputError(f"correlation: none of {', '.join(BINDINGS)} is installed")
     if shutil.which("g++") is None:
         raise InputError("correlation: no g++ on the PATH to build with")
     compiler = shutil.which(nvcc) if nvcc else None
@@ -89,7 +89,7 @@ def build(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"correlation: {folder} cannot be made: {error.strerror}") from None
+        raise InputError(f"correlation: {folder} cannot be created: {error.strerror}") from None
     defines = []
     if targets:
         defines = ["-DDWARF_CUDA", f'-DDWARF_ARCHITECTURES="{" ".join(targets)}"']
@@ -98,31 +98,31 @@ def build(
         objects = [_compiled(Path(temporary), "correlation.cc", ["-O3", *defines])]
         if compiler:
             objects.append(_compiled_kernels(Path(temporary), compiler, targets))
-        for face in chosen:
-            compile_flags, link_flags = _face_flags(face)
+        for framework in chosen:
+            compile_flags, link_flags = _framework_flags(framework)
             if targets:
                 compile_flags = [*compile_flags, "-DGOOGLE_CUDA=1"]
-            of_face = _compiled(
-                Path(temporary), FACES[face], ["-O1", "-w", *defines, *compile_flags]
+            binding = _compiled(
+                Path(temporary), BINDINGS[framework], ["-O1", "-w", *defines, *compile_flags]
             )
-            made = Path(temporary) / f"{face}.so"
-            link = [str(file) for file in (*objects, of_face)] + link_flags
+            linked = Path(temporary) / f"{framework}.so"
+            link = [str(file) for file in (*objects, binding)] + link_flags
             if compiler:
-                # nvcc knows where its runtime lies; a static one loads on machines without CUDA.
-                _run([compiler, "-shared", "-cudart", "static", "-o", str(made), *link])
+                # nvcc finds its own runtime; linked statically, the library loads on machines without CUDA.
+                _run([compiler, "-shared", "-cudart", "static", "-o", str(linked), *link])
             else:
-                _run(["g++", "-shared", "-o", str(made), *link])
-            file = library_file(face, folder)
-            made.replace(file)
+                _run(["g++", "-shared", "-o", str(linked), *link])
+            file = library_file(framework, folder)
+            linked.replace(file)
             files.append(file)
     return files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; answers with its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m dwarf_ros.network.correlation.build",
-        description="Builds the CUDA correlation for the installed frameworks, the CPU kernel alone where there is no nvcc.",
+        prog="python -m dwarf_ros.network.correlation.cuda.build",
+        description="Build the correlation kernels for the installed frameworks; without nvcc, only the CPU kernels.",
     )
     parser.add_argument(
         "architectures",
@@ -140,16 +140,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"build: error: {error}", file=sys.stderr)
         return 2
     kernels = architectures_of(files[0])
-    print(f"CUDA for {kernels}" if kernels else "no nvcc: the CPU kernel alone")
+    print(f"CUDA for {kernels}" if kernels else "no nvcc: CPU kernels only")
     for file in files:
         print(file)
     return 0
 
 
 def architectures_of(library: Path) -> str:
-    """GPU architectures that a library holds kernels for, in one line; empty where it was built without nvcc.
+    """GPU architectures that a library supports, in one line; empty if it was built without nvcc.
 
-    Read from the file, which needs its framework to be loaded.
+    Read from the file, because loading it needs its framework.
     """
     found = re.search(rb"architectures:([ -~]*)\0", library.read_bytes())
     return found[1].decode() if found else ""
@@ -166,9 +166,9 @@ def _tensorflow_version() -> str:
     return tensorflow.__version__
 
 
-def _face_flags(face: str) -> tuple[list[str], list[str]]:
-    """Flags of g++ to compile and to link a framework's face."""
-    if face == "tensorflow":
+def _framework_flags(framework: str) -> tuple[list[str], list[str]]:
+    """Flags of g++ to compile and to link a framework's binding."""
+    if framework == "tensorflow":
         import tensorflow
 
         return tensorflow.sysconfig.get_compile_flags(), tensorflow.sysconfig.get_link_flags()
@@ -208,7 +208,7 @@ def _targets(nvcc: str, architectures: Sequence[str]) -> list[str]:
 
 
 def _present_gpus() -> list[str]:
-    """Architectures of the machine's GPUs; empty without any, or where the driver does not tell."""
+    """Architectures of the machine's GPUs; empty if there are none or the driver does not report them."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
@@ -222,14 +222,14 @@ def _run(command: Sequence[str]) -> str:
     """Output of a compiler.
 
     Raises:
-        InputError: it fails; with the first line in which it speaks of an error.
+        InputError: it fails; with the first line of its output that contains "error".
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
         raise InputError(f"correlation: {command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["nothing said"]
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["no output"]
         line = next((line for line in lines if "error" in line.lower()), lines[-1])
         raise InputError(f"correlation: {command[0]} failed: {line.strip()}")
     return done.stdout

@@ -32,7 +32,7 @@ std::string shape_text(const AnyBuffer& buffer) {
   return text;
 }
 
-// Fills in the sizes, and answers with what is wrong about the buffers: the first `maps` are feature maps, the others volumes.
+// Fills in the sizes and returns what is wrong with the buffers: the first `maps` are feature maps, the others volumes.
 template <size_t kCount>
 std::string check(const std::array<AnyBuffer, kCount>& buffers, size_t maps, bool of_cost_volumes,
                   Correlation* correlation, Type* type) {
@@ -61,7 +61,7 @@ std::string check(const std::array<AnyBuffer, kCount>& buffers, size_t maps, boo
   return "";
 }
 
-ffi::Error answer(const std::string& error) {
+ffi::Error to_error(const std::string& error) {
   return error.empty() ? ffi::Error::Success() : ffi::Error::InvalidArgument(error);
 }
 
@@ -82,7 +82,7 @@ ffi::Error forward(Device device, AnyBuffer first, AnyBuffer second, int64_t rea
   if (error.empty()) {
     error = correlate(device, type, correlation, map_of(first), map_of(second), map_of(volume));
   }
-  return answer(error);
+  return to_error(error);
 }
 
 ffi::Error gradient(Device device, AnyBuffer first, AnyBuffer second, AnyBuffer volume, AnyBuffer cotangent,
@@ -100,7 +100,7 @@ ffi::Error gradient(Device device, AnyBuffer first, AnyBuffer second, AnyBuffer 
     error = correlate_gradient(device, type, correlation, Operand::second, map_of(first), map_of(volume),
                                map_of(cotangent), none, map_of(of_second));
   }
-  return answer(error);
+  return to_error(error);
 }
 
 ffi::Error level_forward(Device device, AnyBuffer left_t0, AnyBuffer right_t0, AnyBuffer left_t1, AnyBuffer right_t1,
@@ -112,7 +112,7 @@ ffi::Error level_forward(Device device, AnyBuffer left_t0, AnyBuffer right_t0, A
     const Map features[4] = {map_of(left_t0), map_of(right_t0), map_of(left_t1), map_of(right_t1)};
     error = cost_volumes(device, type, correlation, features, map_of(volumes));
   }
-  return answer(error);
+  return to_error(error);
 }
 
 ffi::Error level_gradient(Device device, AnyBuffer left_t0, AnyBuffer right_t0, AnyBuffer left_t1, AnyBuffer right_t1,
@@ -129,7 +129,7 @@ ffi::Error level_gradient(Device device, AnyBuffer left_t0, AnyBuffer right_t0, 
     error = cost_volumes_gradient(device, type, correlation, features, map_of(volumes), map_of(cotangent),
                                   scratch->untyped_data(), gradients);
   }
-  return answer(error);
+  return to_error(error);
 }
 
 Device cpu() { return {false, nullptr}; }

@@ -134,9 +134,9 @@ struct Correlation {
 // Which operand a gradient is for.
 enum class Operand { first, second };
 
-// The functions below answer with one line of what is wrong, empty where nothing is. On the GPU they only queue work.
+// The functions below return an error message of one line, empty on success. On the GPU they only queue work.
 
-// Whether reach_y, reach_x, depth and slope can be; sizes of volumes may be asked for only of those that can.
+// Checks reach_y, reach_x, depth and slope; call it before asking for the sizes of volumes.
 std::string wrong_displacements(const Correlation& correlation);
 
 // volume <- correlation of first and second.
