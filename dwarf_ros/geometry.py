@@ -5,6 +5,9 @@ Points are in the left camera's optical frame (REP-103): x right, y down, z forw
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
@@ -230,6 +233,36 @@ def velocities_over_ground(scene_flow: SceneFlow, motion: np.ndarray) -> np.ndar
     return velocities_between(points, points_next @ back[:3, :3].T + back[:3, 3], scene_flow.dt)
 
 
+def aligned_camera(camera: StereoCamera | None) -> StereoCamera | None:
+    """The camera with `cx_right` equal to `cx`; the same object where there is none or they agree within 1/32 px."""
+    if camera is None or abs(camera.cx - camera.cx_right) < 1 / 32:
+        return camera
+    return replace(camera, cx_right=camera.cx)
+
+
+def aligned_frame(frame: StereoFrame) -> StereoFrame:
+    """The frame with its right image shifted so that points at infinity have disparity 0.
+
+    Rectification need not give both images one principal point, but stereo matching searches from 0 px upwards.
+
+    Returns:
+        The frame of `aligned_camera`, the right image's border repeated where nothing was seen; the same object where
+        its camera needs no change.
+    """
+    camera, aligned = frame.camera, aligned_camera(frame.camera)
+    if camera is None or aligned is camera:
+        return frame
+    shift = np.array([[1, 0, camera.cx - camera.cx_right], [0, 1, 0]])
+    right = cv2.warpAffine(
+        frame.right,
+        shift,
+        (camera.width, camera.height),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return replace(frame, right=right, camera=aligned)
+
+
 def mirrored_frame(frame: StereoFrame) -> StereoFrame:
     """The frame with its images exchanged and mirrored, which is a stereo frame again.
 
@@ -238,19 +271,8 @@ def mirrored_frame(frame: StereoFrame) -> StereoFrame:
     camera = frame.camera
     if camera is not None:
         last = camera.width - 1
-        camera = StereoCamera(
-            camera.fx,
-            camera.fy,
-            last - camera.cx_right,
-            camera.cy,
-            last - camera.cx,
-            camera.baseline,
-            camera.width,
-            camera.height,
-        )
-    return StereoFrame(
-        frame.right[:, ::-1], frame.left[:, ::-1], frame.stamp, camera, frame.frame_id
-    )
+        camera = replace(camera, cx=last - camera.cx_right, cx_right=last - camera.cx)
+    return replace(frame, left=frame.right[:, ::-1], right=frame.left[:, ::-1], camera=camera)
 
 
 def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwarf_ros.geometry import (
+    aligned_frame,
     back_project,
     depth_from_disparity,
     disparity_from_depth,
@@ -193,6 +194,27 @@ def test_sampling_a_plane_gives_the_plane_and_nothing_outside(height, width, see
     both = sample(np.dstack([plane, 2 * plane]), x, y)
     np.testing.assert_allclose(both[inside, 1], 2 * found[inside], atol=1e-4)
     assert np.isnan(both[~inside]).all()
+
+
+@pytest.mark.parametrize("offset", [-9, 4])
+def test_aligned_frame_has_its_infinity_at_disparity_0(offset):
+    camera = dataclasses.replace(CAMERA, cx_right=CAMERA.cx - offset)
+    rng = np.random.default_rng(1)
+    left = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    # Everything is infinitely far away.
+    right = np.roll(left, -offset, axis=1)
+    frame = aligned_frame(StereoFrame(left, right, 7, camera, "cam"))
+    assert (frame.camera.cx_right, frame.camera.cx) == (CAMERA.cx, CAMERA.cx)
+    seen = slice(10, -10)
+    assert np.array_equal(frame.right[:, seen], left[:, seen])
+    assert (frame.stamp, frame.frame_id) == (7, "cam")
+
+
+@pytest.mark.parametrize("camera", [None, dataclasses.replace(CAMERA, cx_right=CAMERA.cx + 0.02)])
+def test_aligned_frame_is_the_frame_itself_where_nothing_need_change(camera):
+    image = np.zeros((48, 64, 3), np.uint8)
+    frame = StereoFrame(image, image, camera=camera)
+    assert aligned_frame(frame) is frame
 
 
 def test_mirrored_frame_has_the_right_images_disparity():

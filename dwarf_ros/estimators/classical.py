@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dwarf_ros.estimators.pair import lands_inside, require_one_size, seconds_between
+from dwarf_ros.geometry import aligned_camera, aligned_frame
 from dwarf_ros.types import SceneFlow, StereoFrame
 
 # OpenCV's matchers read beyond small images or refuse them.
@@ -52,7 +53,8 @@ class ClassicalEstimator:
         recognised as the same object.
 
         Returns:
-            SceneFlow with the first frame's stamp, camera and frame_id; dt is negative where it is the newer one.
+            SceneFlow with the first frame's stamp, camera (aligned, see `aligned_frame`) and frame_id; dt is negative where
+            it is the newer one.
 
         Raises:
             InputError: the frames differ in size.
@@ -73,7 +75,7 @@ class ClassicalEstimator:
             valid=confirmed & np.isfinite(disparity) & np.isfinite(disparity_next),
             stamp=previous.stamp,
             dt=seconds_between(previous, current),
-            camera=previous.camera,
+            camera=aligned_camera(previous.camera),
             frame_id=previous.frame_id,
         )
 
@@ -82,7 +84,7 @@ class ClassicalEstimator:
         self._disparities = []
         for frame in frames:
             found = [disparity for seen, disparity in known if seen is frame]
-            disparity = found[0] if found else consistent_disparity(frame)
+            disparity = found[0] if found else consistent_disparity(aligned_frame(frame))
             self._disparities.append((frame, disparity))
         return [disparity for _, disparity in self._disparities]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dwarf_ros.estimators.pair import lands_inside, require_one_size, seconds_between
+from dwarf_ros.geometry import aligned_frame
 from dwarf_ros.types import SceneFlow, StereoFrame
 
 
@@ -56,13 +57,15 @@ class NetworkEstimator:
         """Scene flow from the first frame, the reference, to the second.
 
         Returns:
-            SceneFlow with the first frame's stamp, camera and frame_id; dt is negative where it is the newer one. Flow
+            SceneFlow with the first frame's stamp, camera (aligned, see `aligned_frame`) and frame_id; dt is negative where
+            it is the newer one. Flow
             is given everywhere, disparities where they are positive.
 
         Raises:
             InputError: the frames differ in size.
         """
         require_one_size(previous, current)
+        previous, current = aligned_frame(previous), aligned_frame(current)
         height, width = previous.left.shape[:2]
         margin = padding(height, width)
         views = {

@@ -14,6 +14,7 @@ import numpy as np
 
 from dwarf_ros.estimators import Estimator
 from dwarf_ros.geometry import (
+    aligned_frame,
     camera_motion,
     forward_backward_error,
     left_right_error,
@@ -230,6 +231,7 @@ def check_consistency(
     Raises:
         InputError: the frames differ in size, or there is a motion but no camera.
     """
+    reference, other = aligned_frame(reference), aligned_frame(other)
     backward = estimator.estimate(other, reference)
     mirrored = estimator.estimate(mirrored_frame(reference), mirrored_frame(other))
     fitted = fitted_motion(scene_flow)

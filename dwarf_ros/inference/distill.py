@@ -46,7 +46,12 @@ from dwarf_ros.formats import (
     write_flow_png,
     write_image,
 )
-from dwarf_ros.geometry import forward_backward_error, left_right_error, mirrored_frame
+from dwarf_ros.geometry import (
+    aligned_frame,
+    forward_backward_error,
+    left_right_error,
+    mirrored_frame,
+)
 from dwarf_ros.progress import Progress
 from dwarf_ros.recordings.bag import BagSequence
 from dwarf_ros.recordings.folders import SCENE_NAME, StereoSequence, open_sequence
@@ -350,6 +355,7 @@ def _ask(task: _Task, index: int, frames: tuple[StereoFrame, StereoFrame]) -> Te
         size = frames[0].left.shape[:2]
         return _read_maps(task.teacher, task.names[index], task.names[index + 1], size)
     estimator = chosen_estimator(task.teacher)
+    frames = aligned_frame(frames[0]), aligned_frame(frames[1])
     answer = estimator.estimate(*frames)
     backward = estimator.estimate(*frames[::-1])
     mirrored = [mirrored_frame(frame) for frame in frames]

@@ -14,6 +14,7 @@ from dwarf_ros.estimators import classical
 from dwarf_ros.estimators.classical import ClassicalEstimator, look_up, returns
 from dwarf_ros.evaluation.kitti.rules import evaluate_disparity, evaluate_flow, fill_disparity
 from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
+from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
 
 
@@ -91,6 +92,25 @@ def test_camera_stamp_and_frame_id_are_those_of_the_reference():
     assert (answer.camera, answer.frame_id) == (cameras[0], "a")
     assert answer.stamp == frames[0].stamp
     assert answer.dt == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("offset", [-30.0, -7.5, 30.0])
+def test_depth_does_not_depend_on_where_the_principal_points_lie(offset):
+    """Disparity at infinity, cx - cx_right, may be anything: the same scene has the same depth."""
+    camera = StereoCamera(
+        fx=300, fy=300, cx=160, cy=80, cx_right=160 - offset, baseline=0.5, width=320, height=160
+    )
+    # 15 m and 12 m away.
+    previous, current = plane_frames(10 + offset, 12.5 + offset, 5, -3)
+    frames = [
+        StereoFrame(frame.left, frame.right, frame.stamp, camera) for frame in (previous, current)
+    ]
+    scene_flow = ClassicalEstimator().estimate(*frames)
+    points, points_next = scene_flow_points(scene_flow)
+    valid = scene_flow.valid
+    assert valid[:, 60:260].mean() > 0.9
+    assert np.median(points[valid, 2]) == pytest.approx(15, rel=0.02)
+    assert np.median(points_next[valid, 2]) == pytest.approx(12, rel=0.02)
 
 
 def test_what_leaves_the_picture_is_not_valid():
