@@ -16,7 +16,7 @@ import numpy as np
 from dwarf_ros import load_estimator
 from dwarf_ros.datasets.splits import open_dataset
 from dwarf_ros.evaluation.kitti.rules import fill_disparity, fill_flow
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.metrics import PixelErrors, disparity_errors, flow_errors
 from dwarf_ros.samples import Sample
 from dwarf_ros.training.data import DriveSamples

@@ -22,7 +22,7 @@ from dwarf_ros.engines import load_engine
 from dwarf_ros.evaluation.benchmark import work_of
 from dwarf_ros.evaluation.quantization import drive_images
 from dwarf_ros.evaluation.report import Report, Table, Value, write_report
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.network.presets import DWARF_LITE, PRESETS
 from dwarf_ros.training.config import TrainingConfig
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dwarf_ros.evaluation.report import Chart, Report, Series, Table, write_report
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.network.presets import DWARF_LITE, PRESETS
 from dwarf_ros.progress import show_progress
 from dwarf_ros.training.config import TrainingConfig, read_config

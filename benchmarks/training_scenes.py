@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.synthetic import scenes
 from dwarf_ros.synthetic.renderer import Scene, View
 from dwarf_ros.synthetic.scenes import TrainingScenes

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
 from dwarf_ros import __version__
+from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="dwarf: %(message)s", level=logging.INFO, stream=sys.stderr)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        with raising_interrupts():
+            return run(options)
     except InputError as error:
         print(f"dwarf: error: {error}", file=sys.stderr)
         return 2

@@ -8,10 +8,7 @@ file beside its place and then renames it, so a reader never sees half of one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import math
-import os
 import re
 import struct
 import zlib
@@ -21,9 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dwarf_ros.files import PathLike, refusing_unwritable, write_atomically
 from dwarf_ros.types import InputError
-
-PathLike = str | os.PathLike[str]
 
 # Far above any camera, far below what would exhaust memory on a damaged header.
 _MAX_PIXELS = 1 << 27
@@ -78,7 +74,7 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
         raise InputError(f"{path}: shape is {image.shape}, expected H x W grey or H x W x 3 RGB")
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    write_atomically(path, _encode(path, suffix, pixels))
+    _write(path, _encode(path, suffix, pixels))
 
 
 def read_disparity_png(path: PathLike) -> np.ndarray:
@@ -112,7 +108,7 @@ def write_disparity_png(path: PathLike, disparity: np.ndarray) -> None:
     valid = np.isfinite(disparity) & (disparity >= 0)
     scaled = np.rint(np.where(valid, disparity, 0).astype(np.float64) * 256.0)
     values = np.where(valid, np.clip(scaled, 1, 65535), 0).astype(np.uint16)
-    write_atomically(path, _encode(path, ".png", values))
+    _write(path, _encode(path, ".png", values))
 
 
 def read_flow_png(path: PathLike) -> np.ndarray:
@@ -153,7 +149,7 @@ def write_flow_png(path: PathLike, flow: np.ndarray) -> None:
     values[..., 0] = valid
     values[..., 2:0:-1] = np.clip(scaled, 0, 65535)
     values[~valid] = 0
-    write_atomically(path, _encode(path, ".png", values))
+    _write(path, _encode(path, ".png", values))
 
 
 def read_pfm(path: PathLike) -> np.ndarray:
@@ -210,7 +206,7 @@ def write_pfm(path: PathLike, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     kind = "Pf" if image.ndim == 2 else "PF"
     header = f"{kind}\n{width} {height}\n-1.0\n".encode("ascii")
-    write_atomically(path, header + np.ascontiguousarray(image[::-1], dtype="<f4").tobytes())
+    _write(path, header + np.ascontiguousarray(image[::-1], dtype="<f4").tobytes())
 
 
 def read_flo(path: PathLike) -> np.ndarray:
@@ -254,47 +250,7 @@ def write_flo(path: PathLike, flow: np.ndarray) -> None:
     height, width = flow.shape[:2]
     known = np.isfinite(flow).all(axis=2, keepdims=True)
     values = np.where(known, flow, _FLO_UNKNOWN).astype("<f4")
-    write_atomically(path, struct.pack("<fii", _FLO_MAGIC, width, height) + values.tobytes())
-
-
-def write_atomically(path: PathLike, data: bytes) -> None:
-    """Write a file so that its name only ever stands for the whole of it: beside its place, then renamed.
-
-    Raises:
-        InputError: the file cannot be written (no such folder, no permission, no space).
-    """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{next(_partial_numbers)}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, target)  # noqa: PTH105 - the same call, named as the rule names it
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-_partial_numbers = itertools.count()
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Remove what killed processes left in a folder of the files that they were writing with `write_atomically`."""
-    for file in folder.glob(".*.part"):
-        file.unlink(missing_ok=True)
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
+    _write(path, struct.pack("<fii", _FLO_MAGIC, width, height) + values.tobytes())
 
 
 @dataclass(frozen=True)
@@ -315,6 +271,11 @@ def _read(path: PathLike) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from error
+
+
+def _write(path: PathLike, data: bytes) -> None:
+    with refusing_unwritable(path):
+        write_atomically(path, data)
 
 
 def _quote(token: bytes) -> str:

@@ -15,7 +15,6 @@ from dwarf_ros.formats import (
     read_flow_png,
     read_image,
     read_pfm,
-    write_atomically,
     write_disparity_png,
     write_flo,
     write_flow_png,
@@ -332,21 +331,9 @@ def test_a_cut_png_is_refused_without_noise_from_the_decoder(tmp_path, capfd):
 # --- writing -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "x.bin"
-    write_atomically(file, b"first")
-    write_atomically(file, b"second")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
-    assert file.read_bytes() == b"second"
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path):
-    (tmp_path / "folder.bin").mkdir()
-    with pytest.raises(InputError, match=r"folder\.bin: cannot be written"):
-        write_atomically(tmp_path / "folder.bin", b"data")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.bin"]
-    with pytest.raises(InputError, match="cannot be written: No such file"):
-        write_atomically(tmp_path / "none" / "x.bin", b"data")
+def test_what_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none/x\.png: cannot be written: No such file"):
+        write_image(tmp_path / "none" / "x.png", np.ones((2, 2), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from dwarf_ros.evaluation.report import (
     Value,
     write_report,
 )
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.recordings.truth import open_recording
 from dwarf_ros.types import InputError
 from dwarf_ros.visualization import scene_flow_panel
@@ -116,14 +116,11 @@ def write_evaluation(
         answers: what was recorded, if that was evaluated.
 
     Raises:
-        InputError: a file cannot be written.
+        OSError: a file cannot be written.
     """
-    try:
-        document = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
-        write_atomically(out / "evaluation.json", document.encode())
-        write_atomically(out / "frames.csv", _csv(evaluation).encode())
-    except OSError as error:
-        raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
+    document = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
+    write_atomically(out / "evaluation.json", document.encode())
+    write_atomically(out / "frames.csv", _csv(evaluation).encode())
     recording = open_recording(Path(evaluation.source))
 
     def pictures(pair: PairFigures) -> list[Picture]:

@@ -37,7 +37,7 @@ from dwarf_ros.evaluation.report import (
     Value,
     write_report,
 )
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.progress import Progress
 from dwarf_ros.types import InputError
 

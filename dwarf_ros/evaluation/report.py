@@ -18,7 +18,7 @@ import numpy as np
 
 from dwarf_ros.evaluation import charts
 from dwarf_ros.evaluation.charts import Chart, Series
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 
 __all__ = [
     "Chart",

@@ -36,12 +36,10 @@ from dwarf_ros import __version__
 from dwarf_ros.datasets.splits import PROXIES
 from dwarf_ros.estimators import ESTIMATORS, EstimatorChoice, choose_estimator, chosen_estimator
 from dwarf_ros.estimators.classical import look_up
+from dwarf_ros.files import file_sha256, remove_partial_files, write_atomically
 from dwarf_ros.formats import (
-    file_sha256,
     read_disparity_png,
     read_flow_png,
-    remove_partial_files,
-    write_atomically,
     write_disparity_png,
     write_flow_png,
     write_image,

@@ -12,13 +12,8 @@ from typing import Any
 
 from dwarf_ros import __version__
 from dwarf_ros.estimators import EstimatorChoice, choose_estimator, chosen_estimator
-from dwarf_ros.formats import (
-    file_sha256,
-    remove_partial_files,
-    write_atomically,
-    write_disparity_png,
-    write_flow_png,
-)
+from dwarf_ros.files import file_sha256, remove_partial_files, write_atomically
+from dwarf_ros.formats import write_disparity_png, write_flow_png
 from dwarf_ros.samples import Dataset
 from dwarf_ros.types import InputError
 from dwarf_ros.workers import check_workers, map_over

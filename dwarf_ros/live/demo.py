@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.live.processes import (
     RECORDING,

@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import math
-import signal
 import statistics
 import threading
 import time
@@ -33,6 +32,7 @@ from dwarf_ros.recordings.bag import BagSequence
 from dwarf_ros.recordings.folders import StereoSequence, open_sequence
 from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.ros.messages import camera_info_messages, image_message, stamp_from_ns
+from dwarf_ros.signals import stop_requests
 from dwarf_ros.types import InputError, StereoCamera, as_rgb8
 
 IMAGE_TOPICS = ("left/image_rect", "right/image_rect")
@@ -64,7 +64,7 @@ def play(
     remap: Mapping[str, str] | None = None,
     ros_arguments: Sequence[str] = (),
 ) -> int:
-    """Publish a stereo sequence on left/ and right/ image_rect and camera_info, until its end or SIGINT.
+    """Publish a stereo sequence on left/ and right/ image_rect and camera_info, until its end or a signal.
 
     Images go out in the files' own colours (mono8, mono16 or rgb8), reliable, with the left camera's frame in every header;
     left and right carry the same stamp. Stamps keep the sequence's spacing, shifted so that the first frame is now.
@@ -94,7 +94,7 @@ def play(
     sequence = open_sequence(source, namespace, remap)
     prepare_environment()
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(_stop_on_signals())
+        stop = stack.enter_context(stop_requests())
         frames = stack.enter_context(_ReadAhead(sequence, loop))
         log_file = stack.enter_context(_open_log(log)) if log is not None else None
         topics = _Topics(stack.enter_context(_node(ros_arguments)), clock)
@@ -106,20 +106,6 @@ def play(
             topics.wait_for_delivery(stop)
         player.report()
     return 0
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _open_log(file: Path) -> TextIO:

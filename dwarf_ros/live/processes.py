@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from dwarf_ros.live.recorder import READY, SUMMARY, read_summary
 from dwarf_ros.progress import show_progress
+from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 
 RECORDING = "recording"
@@ -72,7 +73,7 @@ def play_into_node(
     """Play a recording into the live node and record its answers, on a ROS domain of its own unless ROS_DOMAIN_ID is set.
 
     `out` gets recording/ (one .npz an answer, and the summary), player.jsonl and the logs of the three processes. They end
-    with the call, also when SIGTERM ends it.
+    with the call, also when a signal ends it.
 
     Args:
         source: what `open_sequence` reads.
@@ -92,7 +93,7 @@ def play_into_node(
     environment = dict(os.environ)
     environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    with _sigterm_as_interrupt(), ExitStack() as stack:
+    with raising_interrupts(), ExitStack() as stack:
 
         def start(name: str, *arguments: str) -> _Child:
             command = [sys.executable, "-u", "-m", "dwarf_ros.cli", *arguments]
@@ -219,16 +220,6 @@ def _active(node: _Child) -> bool:
 def _configured(node: _Child) -> str:
     found = re.search(r"configured: (estimator [^\n]*)", node.log())
     return f"node is active with {found[1]}" if found else "node is active"
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C, so that no process is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def read_player_log(out: Path) -> list[Played]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.geometry import disparity_from_depth
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import Result
-from dwarf_ros.viewing.server import LOOPBACK, PORT, Server, interrupted_by_signals, serving
+from dwarf_ros.viewing.server import LOOPBACK, PORT, Server, serving
 from dwarf_ros.viewing.viewer import Scene, saved_recording, tell
 
 # Images that wait for their answer.
@@ -162,7 +163,7 @@ def _recording(
     bind: str, port: int, save: Path | None, name: str, say: Callable[[str], None]
 ) -> Iterator[tuple[Any, Server | None]]:
     if save is not None:
-        with interrupted_by_signals(), saved_recording(save, name) as recording:
+        with raising_interrupts(), saved_recording(save, name) as recording:
             say(f"writing {save} (Ctrl-C ends)")
             yield recording, None
     else:

@@ -6,7 +6,6 @@ as in it: convolutions H x W x in x out, transposed convolutions H x W x out x i
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dwarf_ros import __version__
+from dwarf_ros.files import refusing_unwritable, write_atomically
 from dwarf_ros.network.presets import PRESETS
 from dwarf_ros.types import InputError
 
@@ -86,14 +86,8 @@ def save(model: keras.Model, file: str | Path, origin: str, half_precision: bool
         "version": __version__,
         "origin": origin,
     }
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(serialize(tensors, metadata=metadata))
-        partial.replace(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with refusing_unwritable(file):
+        write_atomically(file, serialize(tensors, metadata=metadata))
 
 
 def read_header(file: str | Path, preset: str | None = None) -> WeightsHeader:

@@ -55,6 +55,7 @@ from dwarf_ros.ros.diagnostics import (
 )
 from dwarf_ros.ros.parameters import PARAMETERS, descriptor
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair, Synchronizer
+from dwarf_ros.signals import INTERRUPTS, ignore_interrupts, raising_interrupts
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 INPUT_TOPICS = {
@@ -689,7 +690,7 @@ class DwarfNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM.
+    """Run the node until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         args: ROS arguments (`--ros-args ...`); None: those of the process.
@@ -701,14 +702,15 @@ def main(args: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if args is None else args
     try:
         distro.prepare_environment()
-        return _run(arguments)
+        with raising_interrupts():
+            return _run(arguments)
     except InputError as error:
         print(f"dwarf: error: {error}", file=sys.stderr)
         return 2
 
 
 def _end_in_time() -> None:
-    """End the process soon after SIGINT or SIGTERM, whatever it is at then.
+    """End the process soon after SIGINT, SIGTERM or SIGHUP, whatever it is at then.
 
     Python itself hears of a signal only between two of its own steps, and compiling a network is one step that takes half
     a minute; taking TensorFlow down afterwards takes several seconds.
@@ -718,7 +720,7 @@ def _end_in_time() -> None:
     signal.set_wakeup_fd(written, warn_on_full_buffer=False)
 
     def wait_and_end() -> None:
-        while os.read(heard, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+        while os.read(heard, 1)[0] not in INTERRUPTS:
             pass
         time.sleep(EXIT_S)
         _exit_at_once()
@@ -734,8 +736,6 @@ def _exit_at_once() -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     _end_in_time()
     node = None
     try:
@@ -767,8 +767,7 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_interrupts()
         if node is not None:
             node.close()
         rclpy.try_shutdown()

@@ -19,7 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dwarf_ros.formats import write_atomically, write_image
+from dwarf_ros.files import write_atomically
+from dwarf_ros.formats import write_image
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
 
 _NEAR = 0.05

@@ -7,7 +7,6 @@ optimiser's are numbered under `optimizer/`; the header holds the rest as JSON.
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dwarf_ros.files import refusing_unwritable, write_atomically
 from dwarf_ros.network.weights import check_shape, named_variables
 from dwarf_ros.types import InputError
 
@@ -65,19 +65,9 @@ def write_checkpoint(
         tensors[f"optimizer/{index:04d}"] = _array(variable)
     file = folder / f"step-{state.step:08d}.safetensors"
     data = save(tensors, {"format": FORMAT, "state": json.dumps(asdict(state))})
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
+    with refusing_unwritable(file):
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror}") from None
-    finally:
-        if partial.is_file():
-            partial.unlink()
+        write_atomically(file, data, durable=True)
     for old in find_checkpoints(folder)[:-keep]:
         old.unlink()
     return file

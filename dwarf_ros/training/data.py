@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,9 +23,10 @@ import numpy as np
 
 from dwarf_ros.datasets.augmentation import TrainingItem, augment, make_item
 from dwarf_ros.datasets.splits import open_dataset
-from dwarf_ros.formats import write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.network import INPUTS
 from dwarf_ros.samples import Maps, Sample, SampleTruth
+from dwarf_ros.signals import ignore_terminal
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.synthetic.scenes import TrainingScenes
 from dwarf_ros.training.config import GENERATED, Data, TrainingConfig
@@ -175,10 +175,7 @@ class Cached:
             item = make_item(self._samples[index])
         content = BytesIO()
         np.savez(content, images=item.images, truth=item.truth)
-        try:
-            write_atomically(file, content.getvalue())
-        except OSError as error:
-            raise InputError(f"cache: {file} cannot be written: {error.strerror}") from None
+        write_atomically(file, content.getvalue())
         return item
 
 
@@ -397,8 +394,8 @@ def _start_worker(config: TrainingConfig, folder: Path) -> None:
     global _worker_config, _worker_folder, _worker_items
     import cv2
 
-    # Ctrl-C reaches the whole group of processes, and the trainer still needs the batches under way to leave in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The trainer still needs the batches under way.
+    ignore_terminal()
     cv2.setNumThreads(1)
     _worker_config, _worker_folder = config, folder
     _worker_items = TrainingItems(config.data)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,11 +23,13 @@ from keras import ops
 
 from dwarf_ros import network
 from dwarf_ros.estimators.network import padding
-from dwarf_ros.formats import write_atomically, write_image
+from dwarf_ros.files import write_atomically
+from dwarf_ros.formats import write_image
 from dwarf_ros.metrics import PixelErrors, disparity_errors, flow_errors
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.progress import Progress
 from dwarf_ros.samples import Sample
+from dwarf_ros.signals import stop_requests
 from dwarf_ros.training.checkpoints import (
     TrainingState,
     find_checkpoints,
@@ -86,7 +86,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Train a network on all devices; SIGTERM and SIGINT write a checkpoint and end it early.
+    """Train a network on all devices; SIGINT, SIGTERM and SIGHUP write a checkpoint and end it early.
 
     Args:
         config: what to do.
@@ -122,7 +122,7 @@ def train(
     place = devices.process, devices.processes
     with (
         run.files(),
-        _signals() as stop,
+        stop_requests() as stop,
         open_batches(config, items, state.step, *place) as batches,
     ):
         batch, stopped = next(batches, None), False
@@ -522,25 +522,3 @@ def _panel(sample: Sample, estimate: np.ndarray) -> np.ndarray:
         frame.camera,
     )
     return scene_flow_panel(frame.left, scene_flow, sample.name)
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second one ends the process as ever."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def handle(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from dwarf_ros.evaluation.kitti.rules import (
     flow_error_image,
     scene_flow_error_image,
 )
+from dwarf_ros.files import partial_file, refusing_unwritable
 from dwarf_ros.formats import write_image
 from dwarf_ros.geometry import depth_from_disparity
 from dwarf_ros.samples import Maps, SampleTruth
@@ -284,11 +284,11 @@ def write_video(
         raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
     if width < 320:
         raise InputError(f"--width: {width} px, expected at least 320 px")
-    # The name's end tells OpenCV the container.
-    partial = out.with_name(f".{out.stem}.part.mp4")
     writer, scales, size = None, None, (0, 0)
-    try:
+    with refusing_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+    # The name's end tells OpenCV the container.
+    with partial_file(out, ".mp4") as partial:
         for number, result in enumerate(results):
             if progress is not None:
                 progress(number, len(results))
@@ -303,16 +303,6 @@ def write_video(
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         assert writer is not None
         writer.release()
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(
-            f"--out: {out}: {error.strerror or error}, expected to write there"
-        ) from None
-    finally:
-        if writer is not None:
-            writer.release()
-        with contextlib.suppress(OSError):
-            partial.unlink()
     if progress is not None:
         progress(len(results), len(results))
     return len(results)

@@ -12,7 +12,6 @@ import http.server
 import importlib.util
 import ipaddress
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 
 PORT = 9090
@@ -102,7 +102,7 @@ def serving(bind: str = LOOPBACK, port: int = PORT, file: Path | None = None) ->
     if file is not None:
         command.append(str(file))
     with (
-        interrupted_by_signals(),
+        raising_interrupts(),
         tempfile.TemporaryDirectory(prefix="dwarf_view_") as name,
     ):
         folder = Path(name)
@@ -182,23 +182,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, where this is the main thread, which alone may ask."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        # A shell that runs a command in the background has SIGINT ignored; SIGHUP is only where the user wants it (nohup).
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        before = {n: signal.signal(n, signal.default_int_handler) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _server_program() -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dwarf_ros.files import partial_file, refusing_unwritable
 from dwarf_ros.geometry import camera_motion, scene_flow_points, velocities_over_ground
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.viewing.pictures import steady_scales
@@ -251,23 +252,15 @@ def saved_recording(file: Path, name: str) -> Iterator[Any]:
     rr = import_rerun()
     if file.suffix != ".rrd":
         raise InputError(f"--save: {file}: expected a file that ends in .rrd")
-    partial = file.with_name(f".{file.name}.part")
-    try:
+    with refusing_unwritable(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+    with partial_file(file) as partial:
         recording = rr.RecordingStream("dwarf_ros")
         recording.save(partial)
         recording.send_recording_name(name)
         yield recording
         recording.flush()
         recording.disconnect()
-        partial.replace(file)
-    except OSError as error:
-        raise InputError(
-            f"--save: {file}: {error.strerror or error}, expected to write there"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _add_all(results: Results, scene: Scene, progress: Callable[[int, int], None] | None) -> None:

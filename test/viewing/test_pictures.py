@@ -170,7 +170,7 @@ def test_a_video_has_the_rate_asked_for(tmp_path, sequence):
         ("run.mp4", {"rate_hz": 0.0}, "--rate"),
         ("run.mp4", {"rate_hz": float("nan")}, "--rate"),
         ("run.mp4", {"width": 10}, "--width"),
-        ("file/run.mp4", {}, "--out"),
+        ("file/run.mp4", {}, r"file/run\.mp4: cannot be written"),
     ],
 )
 def test_a_video_that_cannot_be_written_is_one_line(tmp_path, sequence, out, options, what):

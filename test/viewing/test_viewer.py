@@ -143,7 +143,9 @@ def test_a_result_without_camera_image_or_time_is_shown_as_far_as_it_goes(result
     assert "/camera/motion" not in entities
 
 
-@pytest.mark.parametrize(("name", "what"), [("run.txt", r"\.rrd"), ("file/run.rrd", "--save")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("run.txt", r"\.rrd"), ("file/run.rrd", r"file/run\.rrd: cannot be written")]
+)
 def test_a_recording_that_cannot_be_written_is_one_line(three, tmp_path, name, what):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=what) as error:

@@ -40,7 +40,8 @@ from dwarf_ros.evaluation.report import (
     Value,
     write_report,
 )
-from dwarf_ros.formats import read_image, write_atomically
+from dwarf_ros.files import write_atomically
+from dwarf_ros.formats import read_image
 from dwarf_ros.inference.predict import RECORD
 from dwarf_ros.metrics import BandErrors, PixelErrors
 from dwarf_ros.types import InputError, as_rgb8

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dwarf_ros.files import partial_file, refusing_unwritable
 from dwarf_ros.formats import read_disparity_png, read_flow_png
 from dwarf_ros.types import InputError
 
@@ -99,21 +99,16 @@ def write_submission(
     if not zip_file.parent.is_dir():
         raise InputError(f"{zip_file}: no such folder {zip_file.parent}, expected one to write to")
     files = check_submission(folder, images, progress)
-    partial = zip_file.with_name(f".{zip_file.name}.{os.getpid()}.part")
-    try:
+    with (
+        refusing_unwritable(zip_file),
+        partial_file(zip_file) as partial,
         # Stored, not deflated: PNG are packed already.
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for file in files:
-                entry = zipfile.ZipInfo(file.as_posix(), _TIME)
-                entry.external_attr = _MODE
-                archive.writestr(entry, (folder / file).read_bytes())
-        partial.replace(zip_file)
-    except OSError as error:
-        raise InputError(
-            f"{zip_file}: cannot be written: {error.strerror or error}, expected a file that can"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for file in files:
+            entry = zipfile.ZipInfo(file.as_posix(), _TIME)
+            entry.external_attr = _MODE
+            archive.writestr(entry, (folder / file).read_bytes())
     return len(files)
 
 
