@@ -18,7 +18,7 @@ import numpy as np
 
 from dwarf_ros.evaluation import charts
 from dwarf_ros.evaluation.charts import Chart, Series
-from dwarf_ros.files import write_atomically
+from dwarf_ros.files import refusing_unwritable, write_atomically
 
 __all__ = [
     "Chart",
@@ -189,7 +189,8 @@ def write_report(file: Path, report: Report) -> None:
             anchors={frame: f"frame-{place}" for place, frame in enumerate(pictured)},
         )
     )
-    write_atomically(file, page.encode())
+    with refusing_unwritable(file):
+        write_atomically(file, page.encode())
 
 
 def write_chart(file: Path, chart: Chart) -> None:
