@@ -34,13 +34,8 @@ from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.synthetic.scenes import TrainingScenes
 from dwarf_ros.viewing.pictures import panel, picture_of
 from dwarf_ros.viewing.results import Result
-from dwarf_ros.visualization import (
-    disparity_color,
-    flow_color,
-    side_by_side,
-    stacked,
-    titled,
-)
+from dwarf_ros.visualization.colors import disparity_color, flow_color
+from dwarf_ros.visualization.drawing import side_by_side, stacked, titled
 
 HERE = Path(__file__).resolve().parent
 PICTURES = HERE / "pictures"

@@ -583,7 +583,8 @@ def _infer(options: argparse.Namespace) -> int:
     )
     from dwarf_ros.recordings.calibration import read_calibration
     from dwarf_ros.types import StereoFrame
-    from dwarf_ros.visualization import disparity_color, flow_color, scene_flow_panel
+    from dwarf_ros.visualization.colors import disparity_color, flow_color
+    from dwarf_ros.visualization.panels import scene_flow_panel
 
     paths = (options.left_t0, options.right_t0, options.left_t1, options.right_t1)
     images = [read_image(path) for path in paths]

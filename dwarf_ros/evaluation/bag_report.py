@@ -35,7 +35,7 @@ from dwarf_ros.evaluation.report import (
 from dwarf_ros.files import write_atomically
 from dwarf_ros.recordings.truth import open_recording
 from dwarf_ros.types import InputError
-from dwarf_ros.visualization import scene_flow_panel
+from dwarf_ros.visualization.panels import scene_flow_panel
 
 # The worst pairs are shown.
 _PICTURED = 8

@@ -34,7 +34,7 @@ from dwarf_ros.recordings.bag import BagSequence
 from dwarf_ros.recordings.folders import StereoSequence, open_sequence
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, SceneFlow
-from dwarf_ros.visualization import scene_flow_panel
+from dwarf_ros.visualization.panels import scene_flow_panel
 
 DRIVE_SEED = 4
 DRIVE_FRAMES = 20

@@ -20,7 +20,6 @@ from std_msgs.msg import ColorRGBA, Header
 from stereo_msgs.msg import DisparityImage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from dwarf_ros import visualization
 from dwarf_ros.recordings.camera_messages import IMAGE_ENCODINGS as IMAGE_ENCODINGS
 from dwarf_ros.recordings.camera_messages import camera_from_messages as camera_from_messages
 from dwarf_ros.recordings.camera_messages import camera_info_fields
@@ -29,6 +28,7 @@ from dwarf_ros.recordings.camera_messages import image_from_compressed as image_
 from dwarf_ros.recordings.camera_messages import image_from_message as image_from_message
 from dwarf_ros.ros import distro
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
+from dwarf_ros.visualization.colors import disparity_color, disparity_scale, flow_color
 
 INVALID_DISPARITY = -1.0
 DEFAULT_MIN_DISPARITY = 0.5
@@ -152,8 +152,8 @@ def disparity_message(
 def disparity_color_message(scene_flow: SceneFlow) -> Image:
     """Disparity on a colour map, rgb8, for viewers that have none for DisparityImage; black where unknown."""
     # Whole steps of 16 px keep the colours from flickering.
-    brightest = 16.0 * (visualization.disparity_scale(scene_flow.disparity) // 16.0 + 1.0)
-    picture = visualization.disparity_color(scene_flow.disparity, brightest)
+    brightest = 16.0 * (disparity_scale(scene_flow.disparity) // 16.0 + 1.0)
+    picture = disparity_color(scene_flow.disparity, brightest)
     return image_message(picture, scene_flow.stamp, scene_flow.frame_id, "rgb8")
 
 
@@ -213,9 +213,7 @@ def flow_message(scene_flow: SceneFlow) -> Image:
 def flow_color_message(scene_flow: SceneFlow) -> Image:
     """Optical flow on the colour wheel, rgb8; always the motion forward in time, whichever frame is the reference."""
     flow = -scene_flow.flow if scene_flow.dt < 0 else scene_flow.flow
-    return image_message(
-        visualization.flow_color(flow), scene_flow.stamp, scene_flow.frame_id, "rgb8"
-    )
+    return image_message(flow_color(flow), scene_flow.stamp, scene_flow.frame_id, "rgb8")
 
 
 def cloud_message(

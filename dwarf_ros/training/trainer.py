@@ -57,7 +57,7 @@ from dwarf_ros.training.losses import (
 )
 from dwarf_ros.training.tensorboard import EventFile
 from dwarf_ros.types import InputError, SceneFlow
-from dwarf_ros.visualization import scene_flow_panel
+from dwarf_ros.visualization.panels import scene_flow_panel
 
 _MAY_CHANGE = ("workers", "validation", "checkpoints", "log_every")
 """Keys of the configuration that a resumed run may have otherwise: the weights do not depend on them."""

@@ -10,8 +10,6 @@ import cv2
 import numpy as np
 
 from dwarf_ros.evaluation.kitti.rules import (
-    ERROR_COLOURS,
-    ERROR_EDGES,
     disparity_error_image,
     flow_error_image,
     scene_flow_error_image,
@@ -22,26 +20,23 @@ from dwarf_ros.geometry import depth_from_disparity
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import Result, Results
-from dwarf_ros.visualization import (
-    Scales,
-    color_bar,
+from dwarf_ros.visualization.birds_eye import has_motion, seen_from_above
+from dwarf_ros.visualization.colors import (
     depth_color,
-    depth_legend,
     disparity_color,
-    disparity_legend,
     disparity_scale,
     flow_color,
-    flow_legend,
     flow_scale,
-    has_motion,
-    scene_flow_panel,
-    seen_from_above,
-    side_by_side,
-    stacked,
-    titled,
-    valid_maps,
+)
+from dwarf_ros.visualization.drawing import side_by_side, stacked, titled
+from dwarf_ros.visualization.error_maps import error_legend
+from dwarf_ros.visualization.legends import (
+    depth_legend,
+    disparity_legend,
+    flow_legend,
     with_flow_wheel,
 )
+from dwarf_ros.visualization.panels import Scales, scene_flow_panel, valid_maps
 
 PANEL_WIDTH = 1280
 # Frames a second of a video of results whose times are not known.
@@ -180,17 +175,6 @@ def _regions(truth: SampleTruth) -> tuple[Maps, Maps]:
     seen = {kind: getattr(noc, kind) for kind in vars(noc)}
     whole = vars(truth.occ)
     return truth.occ, Maps(**{k: whole[k] if seen[k] is None else seen[k] for k in seen})
-
-
-def error_legend(width: int) -> np.ndarray:
-    """Scale of the benchmark's error images: each colour's errors, px; 5 % of a magnitude above 60 px count as 3 px.
-
-    Returns:
-        uint8 RGB, 30 x width x 3.
-    """
-    count = len(ERROR_COLOURS)
-    ticks = [((i + 1) / count, f"{3 * edge:.2g} px") for i, edge in enumerate(ERROR_EDGES)]
-    return color_bar(width, ERROR_COLOURS, ticks)
 
 
 _DRAWN: dict[str, Callable[[Result], np.ndarray]] = {

@@ -17,17 +17,10 @@ from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.viewing.pictures import steady_scales
 from dwarf_ros.viewing.results import Result, Results
 from dwarf_ros.viewing.server import LOOPBACK, PORT, import_rerun, serving
-from dwarf_ros.visualization import (
-    Scales,
-    disparity_color,
-    disparity_legend,
-    flow_color,
-    has_motion,
-    moving_points,
-    speed_color,
-    valid_maps,
-    with_flow_wheel,
-)
+from dwarf_ros.visualization.birds_eye import has_motion, moving_points
+from dwarf_ros.visualization.colors import disparity_color, flow_color, speed_color
+from dwarf_ros.visualization.legends import disparity_legend, with_flow_wheel
+from dwarf_ros.visualization.panels import Scales, valid_maps
 
 # A cloud of this many points turns smoothly in a browser without a graphics card.
 _MOST_POINTS = 40_000

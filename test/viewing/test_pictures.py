@@ -8,13 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from dwarf_ros.evaluation.kitti.rules import ERROR_COLOURS
 from dwarf_ros.formats import read_image
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.pictures import (
     KINDS,
-    error_legend,
     kinds_of,
     nice_number,
     panel,
@@ -24,7 +22,9 @@ from dwarf_ros.viewing.pictures import (
     write_video,
 )
 from dwarf_ros.viewing.results import Results
-from dwarf_ros.visualization import BAR_MARGIN, Scales
+from dwarf_ros.visualization.drawing import BAR_MARGIN
+from dwarf_ros.visualization.error_maps import ERROR_COLORS, error_legend
+from dwarf_ros.visualization.panels import Scales
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def test_error_maps_have_the_benchmarks_colours_and_a_scale(result):
     # One px wrong everywhere: between an eighth and a quarter... of the outlier threshold times 4.
     disparity = picture[28 + 40, 40:80].reshape(-1, 3)
     colors, counts = np.unique(disparity, axis=0, return_counts=True)
-    assert tuple(colors[counts.argmax()]) == tuple(ERROR_COLOURS[3])
+    assert tuple(colors[counts.argmax()]) == tuple(ERROR_COLORS[3])
     legend = error_legend(520)
     bar = legend[5, BAR_MARGIN:-BAR_MARGIN]
-    for index, color in enumerate(ERROR_COLOURS):
-        assert tuple(bar[round((index + 0.5) * len(bar) / len(ERROR_COLOURS))]) == tuple(color)
+    for index, color in enumerate(ERROR_COLORS):
+        assert tuple(bar[round((index + 0.5) * len(bar) / len(ERROR_COLORS))]) == tuple(color)
 
 
 def test_ground_truth_of_one_map_is_enough_for_its_error_map(result):

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 
 from dwarf_ros.evaluation.kitti.published import PUBLISHED
 from dwarf_ros.evaluation.kitti.rules import (
-    ERROR_COLOURS,
-    ERROR_EDGES,
     MEASURES,
     REGIONS,
     Counts,
@@ -45,7 +43,8 @@ from dwarf_ros.formats import read_image
 from dwarf_ros.inference.predict import RECORD
 from dwarf_ros.metrics import BandErrors, PixelErrors
 from dwarf_ros.types import InputError, as_rgb8
-from dwarf_ros.visualization import disparity_color, disparity_scale, flow_color, flow_scale
+from dwarf_ros.visualization.colors import disparity_color, disparity_scale, flow_color, flow_scale
+from dwarf_ros.visualization.error_maps import ERROR_COLORS, ERROR_EDGES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -425,7 +424,7 @@ def _error_scale() -> ColourScale:
     edges = [f"{3 * edge:.2g}" for edge in ERROR_EDGES]
     labels = [f"< {edges[0]}", *(f"{a}–{b}" for a, b in pairwise(edges))]
     labels.append(f"≥ {edges[-1]}")
-    colours = [(int(r), int(g), int(b)) for r, g, b in ERROR_COLOURS]
+    colours = [(int(r), int(g), int(b)) for r, g, b in ERROR_COLORS]
     return ColourScale(
         "Error in px up to a magnitude of 60 px; above it, 5 % count as 3 px", colours, labels
     )

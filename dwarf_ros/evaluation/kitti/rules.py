@@ -41,6 +41,7 @@ from dwarf_ros.metrics import (
 from dwarf_ros.recordings.calibration import read_calibration
 from dwarf_ros.samples import Maps
 from dwarf_ros.types import InputError, StereoCamera
+from dwarf_ros.visualization.error_maps import disparity_severity, flow_severity, paint_errors
 from dwarf_ros.workers import check_workers, map_over
 
 MEASURES = ("D1", "D2", "Fl", "SF")
@@ -68,24 +69,6 @@ BANDS = {
 
 # Below this many images a process, starting processes costs more than it saves.
 _IMAGES_PER_PROCESS = 8
-
-# Colours of an error image, and where they meet: errors in units of the outlier threshold (3 px or 5 %).
-ERROR_EDGES = np.array([0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16], dtype=np.float32)
-ERROR_COLOURS = np.array(
-    [
-        (49, 54, 149),
-        (69, 117, 180),
-        (116, 173, 209),
-        (171, 217, 233),
-        (224, 243, 248),
-        (254, 224, 144),
-        (253, 174, 97),
-        (244, 109, 67),
-        (215, 48, 39),
-        (165, 0, 38),
-    ],
-    dtype=np.uint8,
-)
 
 
 def fill_disparity(disparity: np.ndarray) -> np.ndarray:
@@ -371,8 +354,8 @@ def disparity_error_image(
     Raises:
         InputError: the sizes differ.
     """
-    error = _disparity_severity(_filled_disparity(estimate).values, true_occ)
-    return _paint(error, ~np.isnan(true_occ), true_noc >= 0)
+    error = disparity_severity(_filled_disparity(estimate).values, true_occ)
+    return paint_errors(error, ~np.isnan(true_occ), true_noc >= 0)
 
 
 def flow_error_image(
@@ -383,8 +366,8 @@ def flow_error_image(
     Raises:
         InputError: the sizes differ.
     """
-    error = _flow_severity(_filled_flow(estimate).values, true_occ)
-    return _paint(error, _flow_known(true_occ), _flow_known(true_noc))
+    error = flow_severity(_filled_flow(estimate).values, true_occ)
+    return paint_errors(error, _flow_known(true_occ), _flow_known(true_noc))
 
 
 def scene_flow_error_image(estimate: Maps, true_noc: Maps, true_occ: Maps) -> np.ndarray:
@@ -409,10 +392,10 @@ def scene_flow_error_image(estimate: Maps, true_noc: Maps, true_occ: Maps) -> np
         raise InputError(
             "scene flow error image: a map is missing, expected disparity, disparity_next and flow"
         )
-    error = _flow_severity(filled["Fl"].values, truth["Fl"])
+    error = flow_severity(filled["Fl"].values, truth["Fl"])
     for measure in ("D1", "D2"):
-        error = np.fmax(error, _disparity_severity(filled[measure].values, truth[measure]))
-    return _paint(error, _flow_known(truth["Fl"]), _flow_known(noc["Fl"]))
+        error = np.fmax(error, disparity_severity(filled[measure].values, truth[measure]))
+    return paint_errors(error, _flow_known(truth["Fl"]), _flow_known(noc["Fl"]))
 
 
 class _Filled(NamedTuple):
@@ -748,36 +731,3 @@ def _check_size(file: Path, values: np.ndarray, truth_file: Path, truth: np.ndar
             f"{file}: is {values.shape[1]} x {values.shape[0]} px, "
             f"expected {truth.shape[1]} x {truth.shape[0]} px as in {truth_file}"
         )
-
-
-def _disparity_severity(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return _severity(disparity_error(estimate, truth), np.abs(truth))
-
-
-def _flow_severity(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return _severity(end_point_error(estimate, truth), magnitude(truth))
-
-
-def _severity(error: np.ndarray, true_magnitude: np.ndarray) -> np.ndarray:
-    """Error in units of KITTI's outlier threshold: 1 is 3 px or 5 %, whichever allows more."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.fmin(error / np.float32(3), np.float32(20) * error / true_magnitude)
-
-
-def _paint(severity: np.ndarray, painted: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    if painted.shape != visible.shape:
-        raise InputError(
-            f"error image: noc ground truth has shape {visible.shape} but occ {painted.shape}, expected one shape"
-        )
-    colours = ERROR_COLOURS[np.searchsorted(ERROR_EDGES, severity, side="right").clip(max=9)]
-    colours[~visible] >>= 1
-    height, width = painted.shape
-    image = np.zeros((height, width, 3), dtype=np.uint8)
-    # Each pixel but those of the border paints its neighbours too. The development kit goes row by row, so the last pixel
-    # to reach a place wins.
-    inner, inner_colours = painted[1:-1, 1:-1], colours[1:-1, 1:-1]
-    for y in (2, 1, 0):
-        for x in (2, 1, 0):
-            place = image[y : y + height - 2, x : x + width - 2]
-            place[inner] = inner_colours[inner]
-    return image

@@ -1,0 +1,1 @@
+"""Pictures of estimates, drawn with NumPy and OpenCV."""

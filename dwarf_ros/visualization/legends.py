@@ -1,0 +1,105 @@
+"""Legends of pictures: color bars of disparity and depth, the color wheel of optical flow."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from dwarf_ros.geometry import disparity_from_depth
+from dwarf_ros.types import StereoCamera
+from dwarf_ros.visualization.colors import depth_color, disparity_color, flow_color
+from dwarf_ros.visualization.drawing import BAR_MARGIN, INK, PAPER, color_bar, write_text
+
+
+def disparity_legend(
+    width: int, max_disparity: float, camera: StereoCamera | None = None
+) -> np.ndarray:
+    """Color bar of `disparity_color` with disparities in px at its ends and, with a camera, depths in m along it.
+
+    Returns:
+        uint8 RGB, 30 x width x 3.
+    """
+    ramp = np.linspace(0, max_disparity, width - 2 * BAR_MARGIN, dtype=np.float32)[None]
+    ticks = [(0.0, "0 px"), (1.0, f"{max_disparity:.0f} px")]
+    if camera is not None:
+        taken = [0.06, 0.94]
+        for depth in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100):
+            share = float(disparity_from_depth(np.array(depth), camera)) / max_disparity
+            if all(abs(share - other) > 0.07 for other in taken) and 0.06 < share < 0.94:
+                ticks.append((share, f"{depth} m"))
+                taken.append(share)
+    return color_bar(width, disparity_color(ramp, max_disparity)[0], ticks)
+
+
+def depth_legend(width: int, max_depth: float) -> np.ndarray:
+    """Color bar of `depth_color` in m, from 0 to max_depth.
+
+    Returns:
+        uint8 RGB, 30 x width x 3.
+    """
+    ramp = np.linspace(0, max_depth, width - 2 * BAR_MARGIN, dtype=np.float32)[None]
+    step = next((m for m in (1, 2, 5, 10, 20, 50) if max_depth / m <= 6), 100)
+    meters = range(0, int(max_depth) + 1, step)
+    ticks = [(m / max_depth, f"{m} m") for m in meters]
+    return color_bar(width, depth_color(ramp, max_depth)[0], ticks)
+
+
+def flow_wheel(radius: int) -> np.ndarray:
+    """The color wheel of `flow_color`: uint8 RGB, (2 * radius + 1) px wide and high, black outside the disc."""
+    offsets = np.arange(-radius, radius + 1, dtype=np.float32)
+    flow = np.dstack(np.meshgrid(offsets, offsets)) / np.float32(radius)
+    flow[np.hypot(flow[..., 0], flow[..., 1]) > 1] = np.nan
+    return flow_color(flow, 1.0)
+
+
+def flow_legend(size: int, max_magnitude: float) -> np.ndarray:
+    """Legend of `flow_color`: the color wheel with its directions and its radii in px.
+
+    Args:
+        size: width and height of the picture, px, at least 160.
+        max_magnitude: magnitude at the wheel's rim, px.
+
+    Returns:
+        uint8 RGB, size x size x 3.
+    """
+    picture = np.empty((size, size, 3), dtype=np.uint8)
+    picture[:] = PAPER
+    center, radius = size // 2, size // 2 - 40
+    place = slice(center - radius, center + radius + 1)
+    wheel = flow_wheel(radius)
+    disc = wheel.any(axis=-1)
+    picture[place, place][disc] = wheel[disc]
+    for share in (0.5, 1.0):
+        # On the diagonal, away from the names of the directions.
+        ring = round(share * radius)
+        cv2.circle(picture, (center, center), ring, PAPER, 1, cv2.LINE_AA)
+        text = f"{share * max_magnitude:.3g} px"
+        along = 0.7071 * ring + (4 if share == 1.0 else 0)
+        color = INK if share == 1.0 else PAPER
+        write_text(picture, text, center + along, center + along + 12, color=color)
+    for text, column, row, anchor in (
+        ("right", size - 38, center + 4, "left"),
+        ("left", 36, center + 4, "right"),
+        ("up", center, center - radius - 10, "center"),
+        ("down", center, center + radius + 22, "center"),
+    ):
+        write_text(picture, text, column, row, anchor=anchor)
+    return picture
+
+
+def with_flow_wheel(picture: np.ndarray, max_magnitude: float) -> np.ndarray:
+    """Copy of a flow picture with the color wheel in the lower right corner; its rim is max_magnitude, px."""
+    picture = picture.copy()
+    height, width = picture.shape[:2]
+    radius = max(14, min(height, width) // 8)
+    if height < 2 * radius + 32 or width < 2 * radius + 16:
+        return picture
+    wheel = flow_wheel(radius)
+    disc = wheel.any(axis=-1)
+    x, y = width - 2 * radius - 9, height - 2 * radius - 25
+    picture[y - 7 :, x - 8 :] = PAPER
+    picture[y : y + 2 * radius + 1, x : x + 2 * radius + 1][disc] = wheel[disc]
+    write_text(
+        picture, f"{max_magnitude:.0f} px", x + radius, height - 7, size=0.38, anchor="center"
+    )
+    return picture
