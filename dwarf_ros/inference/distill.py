@@ -52,7 +52,8 @@ from dwarf_ros.geometry import (
 )
 from dwarf_ros.progress import Progress
 from dwarf_ros.recordings.bag import BagSequence
-from dwarf_ros.recordings.folders import SCENE_NAME, StereoSequence, open_sequence
+from dwarf_ros.recordings.folders import StereoSequence, open_sequence
+from dwarf_ros.recordings.kitti_layout import SCENE_NAME
 from dwarf_ros.samples import Maps
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
 from dwarf_ros.workers import check_workers, map_over

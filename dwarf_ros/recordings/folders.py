@@ -16,6 +16,7 @@ import numpy as np
 from dwarf_ros.formats import read_image
 from dwarf_ros.recordings.bag import BagSequence, is_bag, open_bag
 from dwarf_ros.recordings.calibration import Calibration, load_calibration
+from dwarf_ros.recordings.kitti_layout import SCENE_NAME
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
 
 FRAME_ID = "left_camera_optical_frame"
@@ -40,9 +41,6 @@ _PAIRS: tuple[tuple[str, str, bool | None], ...] = (
     ("left", "right", None),
     ("image_left", "image_right", None),
 )
-
-SCENE_NAME = re.compile(r"(\d{6})_(\d{2}|[1-9]\d{2,5})")
-"""Name of a frame of a scene without its suffix, in KITTI 2012 and 2015: number of the scene, number of the frame."""
 
 _Row = TypeVar("_Row")
 

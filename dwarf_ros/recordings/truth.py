@@ -11,18 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
-from dwarf_ros.evaluation.kitti.rules import REGIONS
 from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
 from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings.kitti_layout import OBJECT_FOLDER, REGIONS, find_truth_folders
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError, StereoFrame
 
-# Folders of ground truth, KITTI 2015's name before 2012's.
-_TRUTHS = {
-    "disparity": ("disp_{}_0", "disp_{}"),
-    "disparity_next": ("disp_{}_1",),
-    "flow": ("flow_{}",),
-}
 _SCENE_FRAME = re.compile(r"(\d{6})_(\d{2})\.png")
 _FRAME = re.compile(r"\d+\.png")
 
@@ -121,17 +115,10 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
     """
     if not folder.is_dir():
         raise InputError(f"--ground-truth: {folder}: no such folder")
-    folders: dict[str, dict[str, Path]] = {}
-    for kind, layouts in _TRUTHS.items():
-        for region in REGIONS:
-            for layout in layouts:
-                path = folder / layout.format(region)
-                if path.is_dir() and region not in folders.setdefault(kind, {}):
-                    folders[kind][region] = path
+    folders = find_truth_folders(folder)
     present = {
         kind: {file.name for file in next(iter(regions.values())).glob("*.png")}
         for kind, regions in folders.items()
-        if regions
     }
     files = sorted(set().union(*present.values()))
     if not files:
@@ -148,7 +135,7 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
             "expected files named as the images or by the number of the frame (000000.png)"
         )
     kept = {kind: folders[kind] for kind, there in present.items() if there}
-    objects = folder / "obj_map"
+    objects = folder / OBJECT_FOLDER
     return TruthFolder(kept, objects if objects.is_dir() else None, names)
 
 
