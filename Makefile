@@ -38,6 +38,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	mkdir -p build
+	$(BIN)/python -c 'import configparser; c = configparser.ConfigParser(); c.read("setup.cfg"); e = c["options.extras_require"]; print(c["options"]["install_requires"], *(e[n] for n in e if n not in ("dev", "docs", "ros")))' >build/requirements.txt
+	$(BIN)/deptry dwarf_ros launch
 	$(BIN)/mypy
 
 demo: $(NODE_INSTALLED)

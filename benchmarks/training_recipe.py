@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from dwarf_ros.evaluation.report import Chart, Report, Series, Table, write_report
+from dwarf_ros.evaluation.charts import Chart, Series
+from dwarf_ros.evaluation.report import Report, Table, write_report
 from dwarf_ros.files import write_atomically
 from dwarf_ros.network.presets import DWARF_LITE, PRESETS
 from dwarf_ros.progress import show_progress

@@ -22,7 +22,8 @@ from network_drawing import network_drawing
 
 from dwarf_ros.engines import PRECISIONS_OF
 from dwarf_ros.estimators import load_estimator
-from dwarf_ros.evaluation.report import Chart, Series, write_chart
+from dwarf_ros.evaluation.charts import Chart, Series
+from dwarf_ros.evaluation.report import write_chart
 from dwarf_ros.formats import (
     read_disparity_png,
     read_flow_png,

@@ -1,87 +1,101 @@
-"""Augmentation of training items: what changes the images changes disparity, disparity_next and flow with them.
+"""Augmentation of training items: images and ground truth are transformed together.
 
-An item's two stereo pairs stay rectified: there is no rotation, which would move matching points of a pair to different
-rows, and no mirror image, in which the left camera becomes the right one.
+The stereo pairs stay rectified: no rotation, which would move matching points to different rows, and no horizontal flip, which
+would swap the cameras.
 
-Gamma, brightness, colour and zoom are those of Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks
-Knowledge", AAAI 2020; flip and shrinking are ours.
+Gamma, brightness, color and zoom follow Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks Knowledge",
+AAAI 2020; vertical flip and shrinking are additions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator, Field, NonNegativeFloat
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from dwarf_ros.network.presets import SIZE_MULTIPLE
 from dwarf_ros.samples import Maps, Sample
 from dwarf_ros.types import InputError
 
 _SMOOTH = 0.5
-"""Interpolated truth is kept where it is nearer than this to its nearest pixel, px; elsewhere there is an edge."""
+"""Interpolated ground truth that differs from its nearest pixel by more than this, px, lies at an edge and is dropped."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingItem:
-    """Four images and the truth about the first.
+    """Two stereo frames and the ground truth of the first.
 
     Attributes:
         images: left_t0, right_t0, left_t1, right_t1; uint8 4 x H x W x 3, RGB.
-        truth: float32 H x W x 4, px, for the pixels of left_t0: disparity and disparity_next (positive), u, v; NaN where
-            unknown.
+        truth: float32 H x W x 4, px, at the pixels of left_t0: disparity and disparity_next (positive), u, v; NaN where unknown.
     """
 
     images: np.ndarray
     truth: np.ndarray
 
 
-@dataclass(frozen=True)
+def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < limits[0] <= limits[1]:
+        raise ValueError("two rising numbers > 0")
+    return limits
+
+
+Side = Annotated[int, Field(strict=True, gt=0, multiple_of=SIZE_MULTIPLE)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Limits = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+@pydantic_dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class Augmentation:
-    """What is drawn for each item.
+    """Ranges that are sampled for each item.
 
     Attributes:
-        height, width: of the crop, px.
-        zoom: range of the enlargement before the crop; below 1 shrinks.
-        zoom_probability: of zooming at all.
-        stretch: the largest further factor between the enlargement of x and of y, >= 1.
-        flip_probability: of turning the item upside down.
-        photometric_probability: of an image getting gamma, brightness and colour of its own.
-        gamma, brightness, colour: their ranges; colour is a factor for each channel.
-        grey_probability: of an item losing its colours.
-        noise: largest standard deviation of the noise of an item's images, grey levels; every second item has noise.
+        height, width: size of the crop, px.
+        zoom: range of the scale factor before cropping; values below 1 shrink.
+        zoom_probability: probability of any zoom.
+        stretch: maximum ratio between the scale factors of x and y, >= 1.
+        flip_probability: probability of a vertical flip.
+        photometric_probability: probability, per image, of independent gamma, brightness and color.
+        gamma, brightness, color: their ranges; color is a factor per channel.
+        grey_probability: probability of conversion to grey.
+        noise: maximum standard deviation of the noise, grey levels; half of the items get noise.
     """
 
-    height: int
-    width: int
-    zoom: tuple[float, float] = (1.0, 1.8)
-    zoom_probability: float = 0.5
-    stretch: float = 1.0
-    flip_probability: float = 0.0
-    photometric_probability: float = 1.0
-    gamma: tuple[float, float] = (0.8, 1.2)
-    brightness: tuple[float, float] = (0.5, 2.0)
-    colour: tuple[float, float] = (0.8, 1.2)
-    grey_probability: float = 0.0
-    noise: float = 0.0
+    height: Side
+    width: Side
+    zoom: Limits = (1.0, 1.8)
+    zoom_probability: Probability = 0.5
+    stretch: Annotated[float, Field(ge=1)] = 1.0
+    flip_probability: Probability = 0.0
+    photometric_probability: Probability = 1.0
+    gamma: Limits = (0.8, 1.2)
+    brightness: Limits = (0.5, 2.0)
+    color: Limits = (0.8, 1.2)
+    grey_probability: Probability = 0.0
+    noise: NonNegativeFloat = 0.0
 
 
 def make_item(sample: Sample) -> TrainingItem:
-    """Item of a sample, with the truth about all pixels (`occ`), whether hidden elsewhere or not.
+    """Item of a sample with the ground truth of all pixels (`occ`), occluded or not.
 
     Raises:
         InputError: the sample has no ground truth.
     """
     if sample.ground_truth is None:
-        raise InputError(f"{sample.name}: has no ground truth, expected samples to learn from")
+        raise InputError(f"{sample.name}: has no ground truth, expected labeled samples")
     frames = (sample.previous, sample.current)
     images = np.stack([image for frame in frames for image in (frame.left, frame.right)])
     return TrainingItem(images, _stacked(sample.ground_truth.occ, images.shape[1:3]))
 
 
 def augment(item: TrainingItem, settings: Augmentation, rng: np.random.Generator) -> TrainingItem:
-    """Item of settings.height x settings.width px: zoomed, cropped, flipped and recoloured at random.
+    """Zoom, crop, flip and recolor an item at random to settings.height x settings.width px.
 
-    An item that is smaller than the crop is reflected at its borders, without truth there.
+    Items smaller than the crop are reflected at their borders, without ground truth there.
     """
     item = padded(item, settings.height, settings.width)
     height, width = item.truth.shape[:2]
@@ -94,17 +108,17 @@ def augment(item: TrainingItem, settings: Augmentation, rng: np.random.Generator
     item = resized(item, settings.height, settings.width)
     if rng.random() < settings.flip_probability:
         item = flipped_vertically(item)
-    return noisy(recoloured(item, settings, rng), settings, rng)
+    return noisy(recolored(item, settings, rng), settings, rng)
 
 
 def cropped(item: TrainingItem, top: int, left: int, height: int, width: int) -> TrainingItem:
-    """The same window of all four images and of the truth; motions stay as they are."""
+    """The same window of all images and the ground truth."""
     window = np.s_[top : top + height, left : left + width]
     return TrainingItem(item.images[:, *window], item.truth[window])
 
 
 def padded(item: TrainingItem, height: int, width: int) -> TrainingItem:
-    """At least height x width px: images reflected evenly around, truth unknown there."""
+    """Pad to at least height x width px: images are reflected, ground truth is unknown there."""
     rows = max(0, height - item.truth.shape[0])
     columns = max(0, width - item.truth.shape[1])
     if not rows and not columns:
@@ -117,16 +131,16 @@ def padded(item: TrainingItem, height: int, width: int) -> TrainingItem:
 
 
 def resized(item: TrainingItem, height: int, width: int) -> TrainingItem:
-    """Another size; disparities and u are scaled as the width, v as the height.
+    """Resize; disparities and u scale with the width, v with the height.
 
-    Truth is interpolated where it is smooth and taken from the nearest pixel at edges, and unknown where that one is.
+    Ground truth is interpolated where it is smooth and taken from the nearest pixel at edges.
     """
     rows, columns = item.truth.shape[:2]
     if (rows, columns) == (height, width):
         return item
     shrinks = height < rows and width < columns
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    images = np.stack([cv2.resize(i, (width, height), interpolation=way) for i in item.images])
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    images = np.stack([cv2.resize(i, (width, height), interpolation=method) for i in item.images])
 
     y = (np.arange(height) + 0.5) * (rows / height) - 0.5
     x = (np.arange(width) + 0.5) * (columns / width) - 0.5
@@ -139,27 +153,25 @@ def resized(item: TrainingItem, height: int, width: int) -> TrainingItem:
 
 
 def flipped_vertically(item: TrainingItem) -> TrainingItem:
-    """Upside down: rows in reverse and v negated; disparities and u go with their pixels."""
+    """Flip upside down; v is negated."""
     truth = item.truth[::-1] * np.array([1, 1, 1, -1], np.float32)
     return TrainingItem(np.ascontiguousarray(item.images[:, ::-1]), truth)
 
 
-def recoloured(
-    item: TrainingItem, settings: Augmentation, rng: np.random.Generator
-) -> TrainingItem:
-    """Gamma, brightness and colour drawn for each image by itself; the truth stays as it is."""
+def recolored(item: TrainingItem, settings: Augmentation, rng: np.random.Generator) -> TrainingItem:
+    """Apply random gamma, brightness and color to each image independently."""
     images = item.images.copy()
     levels = np.arange(256)[:, None] / 255
     for index, image in enumerate(item.images):
         if rng.random() < settings.photometric_probability:
             shade = levels ** rng.uniform(*settings.gamma) * rng.uniform(*settings.brightness)
-            table = np.clip(shade * rng.uniform(*settings.colour, 3), 0, 1)
+            table = np.clip(shade * rng.uniform(*settings.color, 3), 0, 1)
             images[index] = cv2.LUT(image, np.rint(255 * table).astype(np.uint8)[None])
     return replace(item, images=images)
 
 
 def noisy(item: TrainingItem, settings: Augmentation, rng: np.random.Generator) -> TrainingItem:
-    """Colours lost, or noise that is alike in the three channels, at random; the truth stays as it is."""
+    """Convert to grey or add noise, equal in the three channels, at random."""
     images = item.images
     if rng.random() < settings.grey_probability:
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]

@@ -20,18 +20,9 @@ from dwarf_ros.evaluation.bag_evaluation import (
     estimate_pair,
     evaluate_recording,
 )
+from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.kitti.rules import MEASURES as KITTI_MEASURES
-from dwarf_ros.evaluation.report import (
-    Chart,
-    Figure,
-    Frame,
-    Picture,
-    Report,
-    Series,
-    Table,
-    Value,
-    write_report,
-)
+from dwarf_ros.evaluation.report import Figure, Frame, Picture, Report, Table, Value, write_report
 from dwarf_ros.files import write_atomically
 from dwarf_ros.recordings.truth import open_recording
 from dwarf_ros.types import InputError

@@ -22,21 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.quantization import (
     change_in_words,
     check_size,
     drive_images,
     quantize_for_drives,
 )
-from dwarf_ros.evaluation.report import (
-    Chart,
-    Figure,
-    Report,
-    Series,
-    Table,
-    Value,
-    write_report,
-)
+from dwarf_ros.evaluation.report import Figure, Report, Table, Value, write_report
 from dwarf_ros.files import write_atomically
 from dwarf_ros.progress import Progress
 from dwarf_ros.types import InputError

@@ -1,24 +1,47 @@
-"""Line charts, bar charts and histograms, laid out for an SVG picture: where each mark, tick and label goes, in px."""
+"""Line charts, bar charts and histograms as SVG, drawn by matplotlib."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 640, 330
-LEFT, RIGHT, TOP, BOTTOM = 62, 626, 14, 272
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-# More points than this are drawn as a line without a mark at each.
-_MOST_MARKS = 60
-# Of a bar chart's group, what its bars take.
-_GROUP_SHARE = 0.78
-_TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+# Longer lines are drawn without a marker at each point.
+_MAX_MARKERS = 60
+# Fraction of a group's width that its bars cover.
+_GROUP_FILL = 0.78
+_MAX_TABLE_ROWS = 500
 
-# From a value to its place, px.
-_Scale = Callable[[float], float]
+_INK, _FAINT, _GRID = "#1b1f27", "#5a6372", "#e4e7ec"
+_COLORS = ("#0b62b4", "#cf4c00", "#00875f", "#9a4a86", "#b98500", "#3d8ec4")
+# The page's own names of these colors, which change with its color scheme.
+_VARIABLES = {_INK: "ink", _FAINT: "faint", _GRID: "grid"}
+_VARIABLES |= {color: f"s{index}" for index, color in enumerate(_COLORS)}
+
+_STYLE: Any = {
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "font.size": 9,
+    "grid.color": _GRID,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dwarf_ros",
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +50,8 @@ class Series:
 
     Attributes:
         name: for the legend.
-        x: line: numbers that rise; bar: the groups' names; histogram: the edges of the bins, one more than y.
-        y: a number each; None or NaN leaves a gap.
+        x: line: rising numbers; bar: names of the groups; histogram: edges of the bins, one more than y.
+        y: values; None or NaN leaves a gap.
     """
 
     name: str
@@ -38,15 +61,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with labelled axes; all its series share them.
+    """A chart with labeled axes, shared by all its series.
 
     Attributes:
-        title: its heading.
+        title: heading.
         kind: how the series are drawn; those of a bar chart name the same groups.
-        x_label: what the x axis shows, with its unit ("distance [m]").
-        y_label: what the y axis shows, with its unit.
+        x_label: quantity and unit of the x axis ("distance [m]").
+        y_label: quantity and unit of the y axis.
         series: at least one.
-        note: a sentence below it.
+        note: a sentence below the chart.
     """
 
     title: str
@@ -56,189 +79,113 @@ class Chart:
     series: Sequence[Series]
     note: str = ""
 
-
-@dataclass(frozen=True)
-class Tick:
-    """A label on an axis and where it is, px."""
-
-    place: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar, px, of the series with this index, and what it says."""
-
-    series: int
-    x: float
-    y: float
-    width: float
-    height: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A point of a line, px, of the series with this index, and what it says."""
-
-    series: int
-    x: float
-    y: float
-    text: str
-
-
-@dataclass
-class Drawing:
-    """A chart laid out in WIDTH x HEIGHT px, y downwards; the axes cross at (LEFT, BOTTOM).
-
-    Attributes:
-        chart: what is drawn.
-        x_ticks: on the x axis.
-        y_ticks: on the y axis.
-        bars: of bar charts and histograms.
-        lines: index of the series, and points as an SVG polyline has them.
-        marks: points of the lines, where there are not too many.
-        baseline: where y is 0.
-    """
-
-    chart: Chart
-    x_ticks: list[Tick] = field(default_factory=list)
-    y_ticks: list[Tick] = field(default_factory=list)
-    bars: list[Bar] = field(default_factory=list)
-    lines: list[tuple[int, str]] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
-    baseline: float = BOTTOM
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to see."""
-        return not self.bars and not self.lines
-
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The numbers drawn, as heads and rows; of the first 500 places on the x axis."""
-        heads = [
-            self.chart.x_label,
-            *(f"{s.name}: {self.chart.y_label}" for s in self.chart.series),
-        ]
+        """The values as column heads and rows, for at most 500 places on the x axis."""
+        heads = [self.x_label, *(f"{s.name}: {self.y_label}" for s in self.series)]
         rows: dict[str, list[str]] = {}
-        for index, series in enumerate(self.chart.series):
-            for label, y in zip(_x_texts(self.chart, series), series.y, strict=True):
-                row = rows.setdefault(label, ["–"] * len(self.chart.series))
+        for index, series in enumerate(self.series):
+            for label, y in zip(self.labels(series), series.y, strict=True):
+                row = rows.setdefault(label, ["–"] * len(self.series))
                 if _is_number(y):
                     row[index] = f"{y:.4g}"
-        return heads, [[label, *row] for label, row in list(rows.items())[:500]]
+        return heads, [[label, *row] for label, row in list(rows.items())[:_MAX_TABLE_ROWS]]
+
+    def labels(self, series: Series) -> list[str]:
+        """Name of each value of a series: its group, its bin or its x."""
+        if self.kind == "bar":
+            return [str(x) for x in series.x]
+        if self.kind == "histogram":
+            return [f"{float(a):.4g} to {float(b):.4g}" for a, b in pairwise(series.x)]
+        return [f"{float(x):.6g}" for x in series.x]
 
 
-def draw(chart: Chart) -> Drawing:
-    """Lay out a chart. The y axis begins at 0, or below where values do."""
-    drawing = Drawing(chart)
-    values = [y for series in chart.series for y in series.y if _is_number(y)]
-    low, high, step = _axis(min([0.0, *values]), max([0.0, *values]))
+def chart_svg(chart: Chart, number: int | None = None) -> str:
+    """Draw a chart as an SVG element; equal charts give equal text.
 
-    def down(value: float) -> float:
-        return BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP)
+    Args:
+        chart: the chart.
+        number: of the chart on an HTML page, to keep its ids unique; the page's CSS then sets the colors, and the title is left
+            to the page. None: a picture of its own, with title, on white.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    drawing.y_ticks = [Tick(down(value), text) for value, text in _ticks(low, high, step)]
-    drawing.baseline = down(0.0)
-    if chart.kind == "bar":
-        _draw_bars(drawing, down)
-    else:
-        _draw_over_numbers(drawing, down)
-    return drawing
-
-
-def _draw_bars(drawing: Drawing, down: _Scale) -> None:
-    series = drawing.chart.series
-    groups = [str(name) for name in series[0].x]
-    share = (RIGHT - LEFT) / max(1, len(groups))
-    width = share * _GROUP_SHARE / len(series)
-    drawing.x_ticks = [Tick(LEFT + (g + 0.5) * share, name) for g, name in enumerate(groups)]
-    for index, one in enumerate(series):
-        for group, y in enumerate(one.y):
-            if _is_number(y):
-                x = LEFT + (group + 0.5) * share + (index - len(series) / 2) * width
-                text = f"{one.name}, {groups[group]}: {y:.4g}"
-                drawing.bars.append(_bar(index, x, width, y, down, text))
-
-
-def _draw_over_numbers(drawing: Drawing, down: _Scale) -> None:
-    chart = drawing.chart
-    everywhere = [float(x) for series in chart.series for x in series.x if _is_number(x)]
-    left, right = min(everywhere, default=0.0), max(everywhere, default=1.0)
-    if left == right:
-        right = left + 1.0
-
-    def across(value: float) -> float:
-        return LEFT + (value - left) / (right - left) * (RIGHT - LEFT)
-
-    ticks = _ticks(left, right, _step(left, right))
-    drawing.x_ticks = [Tick(across(value), text) for value, text in ticks]
-    for index, series in enumerate(chart.series):
-        if chart.kind == "histogram":
-            labels = _x_texts(chart, series)
-            for (start, end), y, label in zip(pairwise(series.x), series.y, labels, strict=True):
-                if _is_number(y) and y:
-                    begin, width = across(float(start)), across(float(end)) - across(float(start))
-                    text = f"{series.name}, {label}: {y:.4g}"
-                    drawing.bars.append(_bar(index, begin, width, y, down, text))
+    hints: dict[str, str] = {}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 3.3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xlabel(chart.x_label)
+        axes.set_ylabel(chart.y_label)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        known = [y for series in chart.series for y in series.y if _is_number(y)]
+        if known:
+            _draw_bars(axes, chart, hints) if chart.kind == "bar" else _draw_curves(axes, chart)
+            axes.axhline(0, color=_FAINT, linewidth=0.8)
         else:
-            _draw_line(drawing, index, series, across, down)
+            axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center")
+        if min(known, default=0) >= 0:
+            axes.set_ylim(bottom=0, top=None if any(known) else 1)
+        if known and (len(chart.series) > 1 or chart.kind == "line"):
+            longest = max(len(series.name) for series in chart.series)
+            columns = max(1, min(len(chart.series), 90 // (longest + 6)))
+            figure.legend(loc="outside upper left", ncols=columns)
+        if number is None:
+            figure.suptitle(chart.title, x=0.02, ha="left", fontweight="bold")
+        picture = io.StringIO()
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(picture, format="svg", transparent=number is not None, metadata=metadata)
+    return _finish(picture.getvalue(), chart, number, hints)
 
 
-def _draw_line(drawing: Drawing, index: int, series: Series, across: _Scale, down: _Scale) -> None:
-    with_marks = len(series.y) <= _MOST_MARKS
-    piece: list[str] = []
-    for x, y in zip((*series.x, None), (*series.y, None), strict=True):
-        if x is not None and _is_number(y):
-            place = across(float(x)), down(y)
-            piece.append(f"{place[0]:.1f},{place[1]:.1f}")
-            if with_marks:
-                text = f"{series.name}, {float(x):.4g}: {y:.4g}"
-                drawing.marks.append(Mark(index, *place, text))
-            continue
-        if piece:
-            drawing.lines.append((index, " ".join(piece)))
-        piece = []
+def _draw_bars(axes: Axes, chart: Chart, hints: dict[str, str]) -> None:
+    groups = chart.labels(chart.series[0])
+    axes.set_xticks(range(len(groups)), groups)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    width = _GROUP_FILL / len(chart.series)
+    for index, series in enumerate(chart.series):
+        offset = (index - (len(chart.series) - 1) / 2) * width
+        bars = [(group, y) for group, y in enumerate(series.y) if _is_number(y)]
+        places = [group + offset for group, _ in bars]
+        heights = [y for _, y in bars]
+        color = _COLORS[index % len(_COLORS)]
+        drawn = axes.bar(places, heights, 0.95 * width, label=series.name, color=color)
+        for bar, (group, y) in zip(drawn, bars, strict=True):
+            identifier = f"bar-{index}-{group}"
+            bar.set_gid(identifier)
+            hints[identifier] = f"{series.name}, {groups[group]}: {y:.4g}"
 
 
-def _bar(index: int, x: float, width: float, y: float, down: _Scale, text: str) -> Bar:
-    top, bottom = sorted((down(0.0), down(y)))
-    return Bar(index, x, top, max(0.5, width - 1), bottom - top, text)
+def _draw_curves(axes: Axes, chart: Chart) -> None:
+    axes.margins(x=0.01 if chart.kind == "line" else 0)
+    for index, series in enumerate(chart.series):
+        style: dict[str, Any] = {"label": series.name, "color": _COLORS[index % len(_COLORS)]}
+        x = [float(x) for x in series.x]
+        y = [y if _is_number(y) else math.nan for y in series.y]
+        if chart.kind == "histogram":
+            axes.stairs(y, x, fill=True, alpha=0.6 if len(chart.series) > 1 else 1, **style)
+        else:
+            axes.plot(x, y, marker="o" if len(y) <= _MAX_MARKERS else "", markersize=4, **style)
 
 
-def _x_texts(chart: Chart, series: Series) -> list[str]:
-    if chart.kind == "bar":
-        return [str(x) for x in series.x]
-    if chart.kind == "histogram":
-        return [f"{float(a):.4g} to {float(b):.4g}" for a, b in pairwise(series.x)]
-    return [f"{float(x):.6g}" for x in series.x]
-
-
-def _axis(low: float, high: float) -> tuple[float, float, float]:
-    """Ends of an axis that holds both values and begins and ends on a tick, and the distance between its ticks."""
-    if low == high:
-        high = low + 1.0
-    step = _step(low, high)
-    return math.floor(low / step) * step, math.ceil(high / step - 1e-9) * step, step
-
-
-def _ticks(low: float, high: float, step: float) -> list[tuple[float, str]]:
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    values = [n * step for n in range(first, last + 1)]
-    if step < 1e-4 or max(abs(low), abs(high)) >= 1e7:
-        return [(value, f"{value:.4g}") for value in values]
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    if not math.isclose(float(f"{step:.{decimals}f}"), step):  # 2.5 times a power of ten
-        decimals += 1
-    return [(value, f"{value:.{decimals}f}") for value in values]
-
-
-def _step(low: float, high: float) -> float:
-    """Distance between ticks: 1, 2, 2.5 or 5 times a power of ten, four to eight of them."""
-    rough = (high - low) / 6
-    power = 10.0 ** math.floor(math.log10(rough))
-    return power * next(step for step in _TICK_STEPS if step * power >= rough * 0.999)
+def _finish(source: str, chart: Chart, number: int | None, hints: dict[str, str]) -> str:
+    """Matplotlib's file as an element with a title and hints, ready to be put into a page."""
+    svg = source[source.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    for identifier, text in hints.items():
+        svg = svg.replace(f'id="{identifier}">', f'id="{identifier}"><title>{escape(text)}</title>')
+    name = "chart" if number is None else f"chart-{number}"
+    svg = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    if number is not None:
+        for color, variable in _VARIABLES.items():
+            svg = svg.replace(color, f"var(--{variable})")
+    numbers = "" if number is None else ". The numbers are in the table below."
+    title = escape(f"{chart.title}: {chart.y_label} against {chart.x_label}{numbers}")
+    head = f'<svg class="plot" role="img" aria-labelledby="{name}"'
+    title = f'<title id="{name}">{title}</title>'
+    return re.sub(r"<svg([^>]*>)", lambda match: f"{head}{match[1]}{title}", svg, count=1)
 
 
 def _is_number(value: float | str | None) -> TypeGuard[float]:

@@ -16,23 +16,8 @@ import cv2
 import jinja2
 import numpy as np
 
-from dwarf_ros.evaluation import charts
-from dwarf_ros.evaluation.charts import Chart, Series
+from dwarf_ros.evaluation.charts import Chart, chart_svg
 from dwarf_ros.files import refusing_unwritable, write_atomically
-
-__all__ = [
-    "Chart",
-    "ColourScale",
-    "Figure",
-    "Frame",
-    "Picture",
-    "Report",
-    "Series",
-    "Table",
-    "Value",
-    "write_chart",
-    "write_report",
-]
 
 # Wider pictures are made smaller; about as wide as KITTI's.
 _PICTURE_WIDTH = 1248
@@ -182,8 +167,7 @@ def write_report(file: Path, report: Report) -> None:
         .get_template("report.html.jinja")
         .render(
             report=report,
-            charts=charts,
-            drawings=[charts.draw(chart) for chart in report.charts],
+            charts=[(chart, chart_svg(chart, n)) for n, chart in enumerate(report.charts, 1)],
             frames=frames,
             pictured=_with_pictures(pictured),
             anchors={frame: f"frame-{place}" for place, frame in enumerate(pictured)},
@@ -194,27 +178,12 @@ def write_report(file: Path, report: Report) -> None:
 
 
 def write_chart(file: Path, chart: Chart) -> None:
-    """Write a chart as an SVG picture of its own, with title and legend, on white.
+    """Write a chart as an SVG file of its own, with title and legend, on white.
 
     Raises:
         OSError: the file cannot be written.
     """
-    legend = []
-    x, y = charts.LEFT, 48
-    for series in chart.series if len(chart.series) > 1 or chart.kind == "line" else ():
-        # About the width of a name in a sans-serif font.
-        width = 28 + round(7.2 * len(series.name)) + 18
-        if x + width > charts.RIGHT and x > charts.LEFT:
-            x, y = charts.LEFT, y + 20
-        legend.append((series.name, x, y))
-        x += width
-    head = y + 12 if legend else 38
-    picture = (
-        _environment()
-        .get_template("chart.svg.jinja")
-        .render(charts=charts, drawing=charts.draw(chart), legend=legend, head=head)
-    )
-    write_atomically(file, picture.encode())
+    write_atomically(file, chart_svg(chart).encode())
 
 
 def _environment() -> jinja2.Environment:

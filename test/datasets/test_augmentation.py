@@ -12,7 +12,7 @@ from dwarf_ros.datasets.augmentation import (
     flipped_vertically,
     make_item,
     padded,
-    recoloured,
+    recolored,
     resized,
 )
 from dwarf_ros.samples import Maps, Sample, SampleTruth
@@ -137,9 +137,9 @@ def test_what_is_padded_has_no_truth(item):
     assert np.array_equal(changed.images[:, 1], item.images[:, 1])
 
 
-def test_each_image_is_recoloured_by_itself_and_truth_stays():
+def test_each_image_is_recolored_by_itself_and_truth_stays():
     grey = TrainingItem(np.full((4, 4, 4, 3), 100, np.uint8), np.zeros((4, 4, 4), np.float32))
-    changed = recoloured(grey, plain(photometric_probability=1.0), np.random.default_rng(0))
+    changed = recolored(grey, plain(photometric_probability=1.0), np.random.default_rng(0))
     colours = {tuple(image[0, 0]) for image in changed.images}
     assert len(colours) == 4
     assert changed.truth is grey.truth
@@ -149,9 +149,9 @@ def test_each_image_is_recoloured_by_itself_and_truth_stays():
 def test_gamma_brightness_and_colour_are_applied_in_that_order():
     grey = TrainingItem(np.full((4, 1, 1, 3), 128, np.uint8), np.zeros((1, 1, 4), np.float32))
     settings = plain(
-        photometric_probability=1.0, gamma=(1.2, 1.2), brightness=(0.5, 0.5), colour=(1.1, 1.1)
+        photometric_probability=1.0, gamma=(1.2, 1.2), brightness=(0.5, 0.5), color=(1.1, 1.1)
     )
-    changed = recoloured(grey, settings, np.random.default_rng(0))
+    changed = recolored(grey, settings, np.random.default_rng(0))
     assert np.unique(changed.images).tolist() == [round(255 * (128 / 255) ** 1.2 * 0.5 * 1.1)]
 
 

@@ -4,14 +4,13 @@ import re
 import numpy as np
 import pytest
 
+from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.report import (
-    Chart,
     ColourScale,
     Figure,
     Frame,
     Picture,
     Report,
-    Series,
     Table,
     write_report,
 )

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.kitti.published import PUBLISHED
 from dwarf_ros.evaluation.kitti.rules import (
     MEASURES,
@@ -27,13 +28,11 @@ from dwarf_ros.evaluation.kitti.rules import (
     scene_flow_error_image,
 )
 from dwarf_ros.evaluation.report import (
-    Chart,
     ColourScale,
     Figure,
     Frame,
     Picture,
     Report,
-    Series,
     Table,
     Value,
     write_report,
