@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with the time left on a terminal, and a plain line every few seconds elsewhere."""
+"""Progress of long work: a bar with the remaining time on a terminal, and a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done and how many there are in all; first before anything is done, if there is a choice."""
+"""Called with the number done and the total, first before anything is done."""
 
 _PLAIN_PERIOD = 5.0
 
@@ -19,9 +19,9 @@ _Item = TypeVar("_Item")
 
 @contextmanager
 def show_progress(label: str) -> Iterator[Progress]:
-    """Show on stderr what the function it gives is told, until the block is left.
+    """Show progress on stderr in the block, which reports it through the function that it receives.
 
-    What was done at the first call is not counted to the speed, from which the time left is told.
+    What was done before the first call does not count towards the speed, from which the remaining time is estimated.
     """
     if sys.stderr.isatty():
         with _bar(label) as report:
@@ -30,13 +30,19 @@ def show_progress(label: str) -> Iterator[Progress]:
         yield _PlainLines(label)
 
 
-def track(iterable: Iterable[_Item], total: int, label: str) -> Iterator[_Item]:
-    """The items of an iterable, each counted as done when the next one is asked for; shown as by `show_progress`."""
-    with show_progress(label) as report:
-        report(0, total)
-        for done, item in enumerate(iterable, start=1):
-            yield item
-            report(done, total)
+def counted(items: Iterable[_Item], total: int, report: Progress | None) -> Iterator[_Item]:
+    """The items of an iterable; each is reported as done when the next one is requested.
+
+    Args:
+        items: what is worked on.
+        total: how many there are.
+        report: receives the progress, if there is one.
+    """
+    report = report or (lambda done, total: None)
+    report(0, total)
+    for done, item in enumerate(items, start=1):
+        yield item
+        report(done, total)
 
 
 @contextmanager
@@ -69,7 +75,7 @@ class _PlainLines:
         self._label = label
         self._start: tuple[float, int] | None = None
         self._last = 0.0
-        self._told = -1
+        self._shown = -1
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -77,9 +83,9 @@ class _PlainLines:
             self._start = now, done
             self._last = now
         start, done_before = self._start
-        if done == self._told or (done < total and now - self._last < _PLAIN_PERIOD):
+        if done == self._shown or (done < total and now - self._last < _PLAIN_PERIOD):
             return
-        self._last, self._told = now, done
+        self._last, self._shown = now, done
         line = f"{self._label}: {done} of {total}"
         if done_before < done < total:
             left = (now - start) / (done - done_before) * (total - done)

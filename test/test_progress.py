@@ -10,12 +10,17 @@ import time
 import pytest
 
 from dwarf_ros import progress
-from dwarf_ros.progress import show_progress, track
+from dwarf_ros.progress import counted, show_progress
 
 
 @pytest.fixture
 def every_call(monkeypatch):
     monkeypatch.setattr(progress, "_PLAIN_PERIOD", 0.0)
+
+
+def track(items, total, label):
+    with show_progress(label) as report:
+        yield from counted(items, total, report)
 
 
 def test_items_pass_through_in_order(capsys):
@@ -38,6 +43,10 @@ def test_plain_lines_are_few(capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_items_are_counted_without_a_report():
+    assert list(counted("abc", 3, None)) == ["a", "b", "c"]
+
+
 def test_the_end_is_told_once(capsys):
     with show_progress("answers") as report:
         for _ in range(3):
@@ -58,7 +67,9 @@ def test_what_was_done_before_is_no_sign_of_speed(capsys, every_call, monkeypatc
 
 
 def test_a_terminal_gets_a_bar():
-    code = "from dwarf_ros.progress import track; [_ for _ in track(range(7), 7, 'seven')]"
+    code = """from dwarf_ros.progress import counted, show_progress
+with show_progress('seven') as report:
+    list(counted(range(7), 7, report))"""
     screen, terminal = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-c", code], stderr=terminal, env={**os.environ, "TERM": "xterm"}

@@ -16,22 +16,22 @@ from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import Result
 from dwarf_ros.viewing.server import LOOPBACK, PORT, Server, serving
-from dwarf_ros.viewing.viewer import Scene, saved_recording, tell
+from dwarf_ros.viewing.viewer import ResultLog, print_line, saved_recording
 
 # Images that wait for their answer.
 _IMAGES = 64
 _REMINDER_S = 5.0
 
 
-class LiveScene:
+class LiveView:
     """Subscribes to the node's topics and shows its answers.
 
     Args:
         node: the rclpy node to subscribe with, in the namespace of the node to look at.
-        scene: where they are shown.
+        log: receives the results and statistics.
     """
 
-    def __init__(self, node: Any, scene: Scene) -> None:
+    def __init__(self, node: Any, log: ResultLog) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
         from rclpy.qos import QoSProfile, qos_profile_sensor_data
         from sensor_msgs.msg import CompressedImage, Image
@@ -39,7 +39,7 @@ class LiveScene:
 
         from dwarf_ros.ros import messages
 
-        self._scene = scene
+        self._log = log
         self._images: deque[Any] = deque(maxlen=_IMAGES)
         left, on_image = "left/image_rect", self._on_image
         node.create_subscription(Image, left, on_image, qos_profile_sensor_data)
@@ -64,7 +64,7 @@ class LiveScene:
         if left is not None and left.shape[:2] != scene_flow.valid.shape:
             left = None
         name = f"{scene_flow.stamp * 1e-9:.3f} s"
-        self._scene.add(Result(name, scene_flow, left, message.estimator))
+        self._log.add(Result(name, scene_flow, left, message.estimator))
 
     def _left_image(self, stamp: Any) -> np.ndarray | None:
         from dwarf_ros.ros.messages import image_from_compressed, image_from_message
@@ -78,12 +78,12 @@ class LiveScene:
         return None
 
     def _on_latency(self, message: Any) -> None:
-        self._scene.add_figures({"latency/newest (ms)": message.data})
+        self._log.add_statistics({"latency/newest (ms)": message.data})
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
             if status.name.endswith(": scene flow"):
-                self._scene.add_figures(_figures({v.key: v.value for v in status.values}))
+                self._log.add_statistics(_figures({v.key: v.value for v in status.values}))
 
 
 def _figures(values: dict[str, str]) -> dict[str, float]:
@@ -105,7 +105,7 @@ def view(
     port: int = PORT,
     save: Path | None = None,
     ros_arguments: list[str] | None = None,
-    say: Callable[[str], None] = tell,
+    say: Callable[[str], None] = print_line,
 ) -> int:
     """Show in browsers what a running node publishes, until SIGINT or SIGTERM.
 
@@ -139,19 +139,19 @@ def view(
     name = f"live {node.get_namespace()}"
     try:
         with _recording(bind, port, save, name, say) as (recording, server):
-            scene = Scene(recording, live=True)
-            live = LiveScene(node, scene)
+            log = ResultLog(recording, live=True)
+            live = LiveView(node, log)
             reminded_s = time.monotonic()
             with contextlib.suppress(KeyboardInterrupt):
                 while server is None or server.process.poll() is None:
                     rclpy.spin_once(node, timeout_sec=0.1)
-                    if not scene.frames and time.monotonic() - reminded_s > _REMINDER_S:
+                    if not log.frames and time.monotonic() - reminded_s > _REMINDER_S:
                         reminded_s = time.monotonic()
                         topic = live.answers.topic_name
                         publishers = node.count_publishers(topic)
                         say(f"nothing on {topic} yet ({publishers} publishers), waiting for a node")
         if save is not None:
-            say(f"{save}: {scene.frames} answers")
+            say(f"{save}: {log.frames} answers")
     finally:
         node.destroy_node()
         rclpy.try_shutdown()

@@ -1,4 +1,4 @@
-"""Pictures and videos of results: what `dwarf picture` and `dwarf video` make."""
+"""Pictures and videos of results."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dwarf_ros.evaluation.kitti.rules import (
 from dwarf_ros.files import partial_file, refusing_unwritable
 from dwarf_ros.formats import write_image
 from dwarf_ros.geometry import depth_from_disparity
+from dwarf_ros.progress import Progress, counted
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import Result, Results
@@ -39,9 +40,9 @@ from dwarf_ros.visualization.legends import (
 from dwarf_ros.visualization.panels import Scales, scene_flow_panel, valid_maps
 
 PANEL_WIDTH = 1280
-# Frames a second of a video of results whose times are not known.
+# Frame rate of a video if the times of the results are unknown.
 DEFAULT_RATE_HZ = 5.0
-# Speed over ground of the last colour of a video, m/s.
+# Speed over ground of the last color in a video, m/s.
 _FASTEST = 20.0
 _MARGIN = 12
 _KEY_SIZE = 320
@@ -49,47 +50,47 @@ _SMOOTH = cv2.INTER_AREA
 
 
 def picture_of(result: Result, kind: str = "panel", width: int = PANEL_WIDTH) -> np.ndarray:
-    """Picture of a result with its title, and its legend or scale bar.
+    """Picture of a result with a title and a legend.
 
     Args:
-        result: what is shown.
+        result: what to show.
         kind: one of `KINDS`.
-        width: of a panel, px; the other pictures have the images' width.
+        width: of a panel, px; the other pictures have the width of the images.
 
     Returns:
         uint8 RGB.
 
     Raises:
-        InputError: no such kind, or the result has not what it takes.
+        InputError: the kind is unknown, or the result lacks what it needs.
     """
     if kind not in KINDS:
-        raise InputError(f"--kind: {kind!r} is unknown, expected {', '.join(KINDS)}")
+        raise InputError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     missing = _missing(result, kind)
     if missing:
-        raise InputError(f"--kind: no {kind} of {result.name}: {missing}")
+        raise InputError(f"{result.name}: no picture of kind {kind}: {missing}")
     return panel(result, width) if kind == "panel" else _DRAWN[kind](result)
 
 
 def kinds_of(result: Result) -> list[str]:
-    """The kinds of picture that there can be of a result."""
+    """The kinds of picture that can be drawn of a result."""
     return [kind for kind in KINDS if not _missing(result, kind)]
 
 
 def _missing(result: Result, kind: str) -> str:
-    """What a picture of that kind would take, in words; "" where nothing is missing."""
+    """What is missing for a picture of that kind; "" if nothing is."""
     if kind == "left" and result.left is None:
-        return "no images, expected --images"
+        return "no left image, expected the images of the results"
     if kind == "depth" and result.scene_flow.camera is None:
-        return "no calibration, expected --images with one"
+        return "no calibration, expected images with one"
     if kind == "above" and not has_motion(result.scene_flow):
-        return "no calibration or hardly a valid pixel, expected --images with one"
+        return "no calibration or too few valid pixels, expected images with a calibration"
     if kind == "errors" and result.truth is None:
-        return "no ground truth, expected --ground-truth with some for it"
+        return "no ground truth for it"
     return ""
 
 
 def panel(result: Result, width: int = PANEL_WIDTH, scales: Scales | None = None) -> np.ndarray:
-    """All of a result in one picture, with error maps below where there is ground truth; uint8 RGB, width wide."""
+    """All of a result in one picture, with error maps below if there is ground truth; uint8 RGB, `width` px wide."""
     sheet = scene_flow_panel(
         result.left, result.scene_flow, result.name, result.estimator, width, scales=scales
     )
@@ -141,7 +142,7 @@ def _above(result: Result) -> np.ndarray:
 
 
 def _errors(result: Result, width: int | None = None) -> np.ndarray:
-    """The benchmark's error images, two in a row, over their scale; each of that width, px, or as it is."""
+    """The benchmark's error images, two per row, above their color bar; each resized to that width, px, if given."""
     pictures = []
     for name, image in _error_images(result):
         if width is not None:
@@ -170,7 +171,7 @@ def _error_images(result: Result) -> list[tuple[str, np.ndarray]]:
 
 
 def _regions(truth: SampleTruth) -> tuple[Maps, Maps]:
-    """Truth with and without occluded pixels; where they are not told apart, the same twice."""
+    """Ground truth with and without occluded pixels; the same twice if they are not distinguished."""
     noc = truth.noc or Maps()
     seen = {kind: getattr(noc, kind) for kind in vars(noc)}
     whole = vars(truth.occ)
@@ -187,55 +188,47 @@ _DRAWN: dict[str, Callable[[Result], np.ndarray]] = {
     "errors": _errors,
 }
 KINDS = ("panel", *_DRAWN)
-"""What there are pictures of: key is that to the colours of flow, above the scene seen from above; depth and above need a
-calibration, left the images, and errors ground truth."""
+"""The kinds of picture. `key` is the legend of optical flow, `above` the scene from above. `depth` and `above` need a
+calibration, `left` the images and `errors` ground truth."""
 
 
 def write_pictures(
     results: Results,
     out: Path,
     kinds: Sequence[str] = ("panel",),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw results into files.
 
     Args:
-        results: what is shown; into a file, the first of them.
-        out: a file (.png or .jpg) for one picture; else a folder, made where it is missing, for NAME_KIND.png of all.
-        kinds: of picture, see `KINDS`; "all" stands for those that there can be of a result.
-        progress: called with how many results are done and how many there are.
+        results: what to show; only the first one if `out` is a file.
+        out: a file (.png or .jpg) for one picture, else a folder for NAME_KIND.png of each result, created if missing.
+        kinds: of picture, from `KINDS`; "all" draws every kind that is possible for the result.
+        progress: receives the number of results done and the total.
 
     Returns:
         The files.
 
     Raises:
-        InputError: `out` cannot be written or is a file for several kinds, or as `picture_of`.
+        InputError: `out` cannot be written or is a file although several kinds are requested; and as `picture_of`.
     """
     as_file = out.suffix.lower() in (".png", ".jpg", ".jpeg")
     if as_file and (len(kinds) != 1 or "all" in kinds):
-        raise InputError(f"--out: {out}: is a file for one picture, expected a folder for several")
+        raise InputError(f"out: {out} is a file for one picture, expected a folder for several")
     for kind in kinds:
         if kind not in (*KINDS, "all"):
-            raise InputError(f"--kind: {kind!r} is unknown, expected {', '.join(KINDS)} or all")
-    try:
+            raise InputError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)} or all")
+    with refusing_unwritable(out):
         (out.parent if as_file else out).mkdir(parents=True, exist_ok=True)
         if as_file:
             write_image(out, picture_of(results.read(0), kinds[0]))
             return [out]
         files = []
-        for number, result in enumerate(results):
-            if progress is not None:
-                progress(number, len(results))
+        for result in counted(results, len(results), progress):
             for kind in kinds_of(result) if "all" in kinds else kinds:
                 files.append(out / f"{result.name}_{kind}.png")
                 write_image(files[-1], picture_of(result, kind))
-        if progress is not None:
-            progress(len(results), len(results))
         return files
-    except OSError as error:
-        raise InputError(
-            f"--out: {out}: {error.strerror or error}, expected to write there"
-        ) from None
 
 
 def write_video(
@@ -243,39 +236,37 @@ def write_video(
     out: Path,
     rate_hz: float | None = None,
     width: int = PANEL_WIDTH,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> int:
-    """Panels of results, one after another, as a video: VP9 in MP4, which browsers, VLC and FFmpeg play.
+    """Write the panels of results as a video: VP9 in MP4, which browsers, VLC and FFmpeg play.
 
-    Its colours keep their meaning from frame to frame as long as the scene's motion is of the same order.
+    The scales of the colors change only when the motion in the scene changes considerably.
 
     Args:
-        results: what is shown.
-        out: file that ends in .mp4; it appears whole or not at all.
-        rate_hz: frames a second; None: those of the results, `DEFAULT_RATE_HZ` where their times are not known.
-        width: of the video, px; an odd one loses a pixel.
-        progress: called with how many results are done and how many there are.
+        results: what to show.
+        out: file that ends in .mp4; it is written atomically.
+        rate_hz: frame rate; None: that of the results, or `DEFAULT_RATE_HZ` if their times are unknown.
+        width: of the video, px; odd widths are reduced by one pixel.
+        progress: receives the number of results done and the total.
 
     Returns:
         Number of frames.
 
     Raises:
-        InputError: `out` cannot be written, rate or width are not positive, or this OpenCV has no encoder for it.
+        InputError: `out` cannot be written, the rate or width is out of range, or this OpenCV has no encoder for it.
     """
     if out.suffix.lower() != ".mp4":
-        raise InputError(f"--out: {out}: expected a file that ends in .mp4")
+        raise InputError(f"out: {out}: expected a file that ends in .mp4")
     if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
+        raise InputError(f"rate_hz: {rate_hz:g} Hz, expected > 0 Hz")
     if width < 320:
-        raise InputError(f"--width: {width} px, expected at least 320 px")
+        raise InputError(f"width: {width} px, expected at least 320 px")
     writer, scales, size = None, None, (0, 0)
     with refusing_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    # The name's end tells OpenCV the container.
+    # OpenCV chooses the container by the suffix.
     with partial_file(out, ".mp4") as partial:
-        for number, result in enumerate(results):
-            if progress is not None:
-                progress(number, len(results))
+        for result in counted(results, len(results), progress):
             scales = steady_scales(result, scales)
             picture = panel(result, width, scales)
             if writer is None:
@@ -287,8 +278,6 @@ def write_video(
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         assert writer is not None
         writer.release()
-    if progress is not None:
-        progress(len(results), len(results))
     return len(results)
 
 
@@ -298,14 +287,14 @@ def _writer(file: Path, rate_hz: float, size: tuple[int, int], out: Path) -> cv2
     writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, codec, rate_hz, size)
     if not writer.isOpened():
         raise InputError(
-            f"--out: {out}: OpenCV {cv2.__version__} has no encoder for VP9 in MP4, expected one with FFmpeg and libvpx "
+            f"{out}: OpenCV {cv2.__version__} has no encoder for VP9 in MP4, expected one with FFmpeg and libvpx "
             "(pip install opencv-python-headless)"
         )
     return writer
 
 
 def steady_scales(result: Result, before: Scales | None) -> Scales:
-    """Scales for a result in a sequence: those before as long as they fit it within a factor, else round numbers above."""
+    """Scales for the next result of a sequence: the previous ones while they roughly fit, else the next round numbers."""
     disparity, flow = valid_maps(result.scene_flow)
     return Scales(
         _steady(disparity_scale(disparity), before.disparity if before else 0.0),
@@ -319,6 +308,6 @@ def _steady(wanted: float, before: float) -> float:
 
 
 def nice_number(value: float) -> float:
-    """The smallest of 1, 1.5, 2, 3, 4, 5, 6 and 8 times a power of ten that is not below a positive value."""
+    """The smallest number of the form (1, 1.5, 2, 3, 4, 5, 6 or 8) x 10^n that is at least `value`, > 0."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(n * power for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if n * power >= value * 0.999)

@@ -1,7 +1,6 @@
-"""Rerun's server of page and data, run so that it listens where it is told and the page asks nobody else.
+"""A server for Rerun's page and data that listens on one address, with a page that contacts no other server.
 
-Rerun's wheel holds the viewer itself, so that it works on a machine without a network. Server and page are kept from sending
-usage statistics, and the page from asking other servers for anything.
+Rerun's wheel contains the viewer, so this works without a network. Usage statistics are disabled.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 
 PORT = 9090
-"""Where the page is; the data is on the next port."""
+"""Port of the page; the data is served on the next port."""
 LOOPBACK = "127.0.0.1"
 
 _START_S = 20.0
@@ -56,8 +55,8 @@ class Server:
 
     Attributes:
         address: of the page.
-        data: where recordings are sent to.
-        process: the server.
+        data: address to which recordings are sent.
+        process: the server's process.
     """
 
     address: str
@@ -66,14 +65,14 @@ class Server:
 
     @contextlib.contextmanager
     def showing(self, name: str) -> Iterator[Any]:
-        """A recording under that name, a `rerun.RecordingStream`, that this server shows."""
+        """A `rerun.RecordingStream` of that name, which this server shows."""
         recording = import_rerun().RecordingStream("dwarf_ros")
         recording.connect_grpc(self.data)
         recording.send_recording_name(name)
         try:
             yield recording
         finally:
-            # While there is a server yet.
+            # While the server still runs.
             recording.disconnect()
 
 
@@ -84,11 +83,12 @@ def serving(bind: str = LOOPBACK, port: int = PORT, file: Path | None = None) ->
 
     Args:
         bind: IP address to listen on.
-        port: of the page; the data is on the next one.
+        port: of the page; the data is served on the next port.
         file: a recording to show.
 
     Raises:
-        InputError: rerun-sdk is not installed, the address is none of this machine, or the server does not start.
+        InputError: rerun-sdk is not installed, the address does not belong to this machine, a port is in use, or the server
+            does not start.
     """
     program = _server_program()
     host = _host(bind)
@@ -97,7 +97,7 @@ def serving(bind: str = LOOPBACK, port: int = PORT, file: Path | None = None) ->
     data = f"rerun+http://{host}:{port + 1}/proxy"
     command = [str(program), "--serve-grpc", "--bind", bind, "--port", str(port + 1)]
     if not ipaddress.ip_address(bind).is_loopback:
-        # The page is not of localhost then, and must be let in.
+        # The page is not served from localhost then, and needs permission.
         command += ["--cors-allow-origin", f"http://*:{port}"]
     if file is not None:
         command.append(str(file))
@@ -120,9 +120,9 @@ def serving(bind: str = LOOPBACK, port: int = PORT, file: Path | None = None) ->
 def _running(
     command: list[str], environment: dict[str, str], bind: str, ports: tuple[int, ...], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, from when it listens on its ports until the block is left."""
+    """Run a server; the block starts when it listens on its ports."""
     with log.open("wb") as stream:
-        # In a session of its own, or a terminal's Ctrl-C would end it before all was sent.
+        # In its own session, so that Ctrl-C in a terminal does not end it before all data is sent.
         process = subprocess.Popen(
             command, env=environment, stdout=stream, stderr=stream, start_new_session=True
         )
@@ -138,7 +138,7 @@ def _running(
 
 
 def _fetch_page(program: Path, environment: dict[str, str], folder: Path) -> None:
-    """Take the viewer's files from Rerun's own server, which adds no header that would keep the page to itself."""
+    """Get the files of the page from Rerun's own server, which does not send a content security policy with them."""
     (folder / "page").mkdir()
     page, data = _free_port(), _free_port()
     command = [str(program), "--serve-web", "--bind", LOOPBACK]
@@ -146,8 +146,8 @@ def _fetch_page(program: Path, environment: dict[str, str], folder: Path) -> Non
     with _running(command, environment, LOOPBACK, (page,), folder / "page_log"):
         for name in _PAGE_FILES:
             url = f"http://{LOOPBACK}:{page}/{name}"
-            with urllib.request.urlopen(url, timeout=_START_S) as answer:
-                (folder / "page" / name).write_bytes(answer.read())
+            with urllib.request.urlopen(url, timeout=_START_S) as response:
+                (folder / "page" / name).write_bytes(response.read())
 
 
 @contextlib.contextmanager
@@ -162,7 +162,7 @@ def _serving_page(folder: Path, bind: str, port: int) -> Iterator[None]:
             super().end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: what browsers ask for is of no interest."""
+            """Do not log requests."""
 
     handler = functools.partial(Handler, directory=str(folder))
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
@@ -185,7 +185,7 @@ def _free_port() -> int:
 
 
 def _server_program() -> Path:
-    # The SDK's own server listens on all addresses; this one can be told.
+    # The SDK's own server always listens on all addresses.
     spec = importlib.util.find_spec("rerun_cli")
     locations = list(spec.submodule_search_locations or []) if spec is not None else []
     for folder in locations:
@@ -198,7 +198,7 @@ def _server_program() -> Path:
 
 
 def _without_statistics(program: Path, folder: Path) -> dict[str, str]:
-    """Environment with a configuration of its own, in which usage statistics are off."""
+    """Environment with its own configuration, in which usage statistics are disabled."""
     environment = {
         **os.environ,
         "XDG_CONFIG_HOME": f"{folder}/config",
@@ -217,14 +217,14 @@ def _without_statistics(program: Path, folder: Path) -> dict[str, str]:
 
 
 def _host(bind: str) -> str:
-    """How a browser is to call an address that the server listens on."""
+    """Host name or address under which a browser reaches the server."""
     try:
         address = ipaddress.ip_address(bind)
     except ValueError:
-        raise InputError(f"--bind: {bind!r}, expected an IP address such as 0.0.0.0") from None
+        raise InputError(f"bind: got {bind!r}, expected an IP address such as 0.0.0.0") from None
     if not address.is_unspecified:
         return f"[{bind}]" if address.version == 6 else bind
-    # The address by which the default route is left; nothing is sent.
+    # The address of the default route's interface; nothing is sent.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -235,7 +235,7 @@ def _host(bind: str) -> str:
 
 def _check_free(bind: str, port: int) -> None:
     if not 0 < port < 2**16:
-        raise InputError(f"--port: {port}, expected 1 to 65534")
+        raise InputError(f"port: got {port}, expected 1 to 65534")
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -243,8 +243,8 @@ def _check_free(bind: str, port: int) -> None:
             probe.bind((bind, port))
         except OSError as error:
             raise InputError(
-                f"viewer: cannot listen on {bind} port {port} ({error.strerror}), expected --bind and --port of an address "
-                "of this machine with two free ports"
+                f"viewer: cannot listen on {bind} port {port} ({error.strerror}), expected an address of this machine "
+                "with two free ports"
             ) from None
 
 

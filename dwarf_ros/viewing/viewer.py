@@ -1,4 +1,4 @@
-"""The viewer in the browser: results as a scene on a time line, in a Rerun recording that is served or written to a file."""
+"""The viewer in the browser: results on a time line, logged to Rerun, which serves them or writes them to a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from dwarf_ros.files import partial_file, refusing_unwritable
 from dwarf_ros.geometry import camera_motion, scene_flow_points, velocities_over_ground
+from dwarf_ros.progress import Progress, counted
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.viewing.pictures import steady_scales
 from dwarf_ros.viewing.results import Result, Results
@@ -22,27 +23,28 @@ from dwarf_ros.visualization.colors import disparity_color, flow_color, speed_co
 from dwarf_ros.visualization.legends import disparity_legend, with_flow_wheel
 from dwarf_ros.visualization.panels import Scales, valid_maps
 
-# A cloud of this many points turns smoothly in a browser without a graphics card.
+# Browsers can rotate a cloud of this many points smoothly without a graphics card.
 _MOST_POINTS = 40_000
 _MOST_ARROWS = 600
 _MAX_DEPTH = 80.0
-# Speed over ground of the last colour, m/s, and how much of its way an arrow shows, s.
+# Speed over ground of the last color, m/s, and the time that an arrow represents, s.
 _FASTEST = 20.0
 _ARROW_S = 0.5
-# Stamps below count from the start of a recording, not from 1970.
+# Smaller stamps count from the start of a recording, not from 1970.
 _UNDATED_BELOW = 1_000_000_000_000_000_000
 
 
-class Scene:
-    """Writes results and figures into a Rerun recording.
+class ResultLog:
+    """Logs results and statistics to Rerun.
 
-    Entities: `camera` (left camera's optical frame, REP-103) with `camera/left` (its image and frustum), `camera/points`
-    and `camera/speed` (the cloud by colour and by speed over ground), `camera/motion` (arrows of what moves over ground, the
-    way of 0.5 s); `disparity` and `flow` (pictures with their legends); `plots/...`. Time lines: `frame` and `time`.
+    Entities: `camera` (left camera's optical frame, REP-103) with `camera/left` (image and frustum), `camera/points` and
+    `camera/speed` (the cloud in the image's colors and colored by speed over ground) and `camera/motion` (arrows: the
+    displacement over ground of moving points in 0.5 s); `disparity` and `flow` (pictures with legends); `plots/...`.
+    Time lines: `frame` and `time`.
 
     Args:
         recording: a `rerun.RecordingStream`.
-        live: whether results come from a running node: they are shown at the time they came, which goes on where a
+        live: whether the results come from a running node. Then `time` is the time of arrival, which increases even if a
             recording is played in a loop, and there are plots of latency and drops.
     """
 
@@ -57,7 +59,7 @@ class Scene:
         recording.send_blueprint(_blueprint(plots, "time" if live else "frame"))
 
     def add(self, result: Result) -> None:
-        """Show a result from its time on."""
+        """Log a result at its time."""
         rr = import_rerun()
         flow, left = result.scene_flow, result.left
         self._scales = steady_scales(result, self._scales)
@@ -81,19 +83,19 @@ class Scene:
         self._image("flow", with_flow_wheel(picture, self._scales.flow))
         if has_motion(flow):
             self._add_points(flow, left if left is not None else picture)
-        figures = {"valid/valid pixels (%)": 100 * float(flow.valid.mean())}
+        statistics = {"valid/valid pixels (%)": 100 * float(flow.valid.mean())}
         if result.seconds is not None:
-            figures["latency/estimate (ms)"] = result.seconds * 1e3
-        self._plot(figures)
+            statistics["latency/estimate (ms)"] = result.seconds * 1e3
+        self._plot(statistics)
 
-    def add_figures(self, figures: Mapping[str, float]) -> None:
-        """Plot numbers of a running node, under names such as "latency/median (ms)"."""
+    def add_statistics(self, statistics: Mapping[str, float]) -> None:
+        """Plot statistics of a running node, with names such as "latency/median (ms)"."""
         self._set_time(time.time_ns())
-        self._plot(figures)
+        self._plot(statistics)
 
-    def _plot(self, figures: Mapping[str, float]) -> None:
+    def _plot(self, statistics: Mapping[str, float]) -> None:
         rr = import_rerun()
-        for name, value in figures.items():
+        for name, value in statistics.items():
             plot, _, series = name.partition("/")
             self._recording.log(["plots", plot, series], rr.Scalars(value))
 
@@ -156,9 +158,9 @@ def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
     grid = rrb.LineGrid3D(visible=False)
     titles = {
         "latency": "Latency (ms)",
-        "drops": "Pairs without an answer",
+        "drops": "Pairs without an estimate",
         "valid": "Valid pixels (%)",
-        "speed": "Speed of the camera (m/s)",
+        "speed": "Camera speed (m/s)",
     }
     clouds = [
         rrb.Spatial3DView(
@@ -193,8 +195,8 @@ def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
     )
 
 
-def tell(line: str) -> None:
-    """Print a line at once, also where nobody reads along."""
+def print_line(line: str) -> None:
+    """Print a line and flush it, also into a pipe."""
     print(line, flush=True)
 
 
@@ -202,17 +204,17 @@ def view_results(
     results: Results,
     bind: str = LOOPBACK,
     port: int = PORT,
-    progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] = tell,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = print_line,
 ) -> None:
-    """Serve results to browsers until SIGINT or SIGTERM; a page that is open already sees them come.
+    """Serve results to browsers until SIGINT or SIGTERM; an open page is updated as they arrive.
 
     Args:
-        results: what is shown.
-        bind: IP address to listen on; all who reach it see the results.
-        port: of the page; the data is on the next one.
-        progress: called with how many results are done and how many there are.
-        say: told the page's address.
+        results: what to show.
+        bind: IP address to listen on; everybody who can reach it can see the results.
+        port: of the page; the data is served on the next port.
+        progress: receives the number of results done and the total.
+        say: receives the address of the page.
 
     Raises:
         InputError: rerun-sdk is not installed, the ports are in use, or a result cannot be read.
@@ -223,28 +225,26 @@ def view_results(
         contextlib.suppress(KeyboardInterrupt),
     ):
         say(f"{server.address} (Ctrl-C ends)")
-        _add_all(results, Scene(recording), progress)
+        _add_all(results, recording, progress)
         server.process.wait()
 
 
-def save_results(
-    results: Results, file: Path, progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Write results to a recording that `view_file`, or Rerun itself, shows; it appears whole or not at all.
+def save_results(results: Results, file: Path, progress: Progress | None = None) -> None:
+    """Write results atomically to a recording that `view_file`, or Rerun itself, can show.
 
     Raises:
         InputError: rerun-sdk is not installed, the file cannot be written, or a result cannot be read.
     """
     with saved_recording(file, results.source) as recording:
-        _add_all(results, Scene(recording), progress)
+        _add_all(results, recording, progress)
 
 
 @contextlib.contextmanager
 def saved_recording(file: Path, name: str) -> Iterator[Any]:
-    """A recording that is written to a file, which appears when the block is left without an error."""
+    """A Rerun recording that is written to a file when the block ends without an error."""
     rr = import_rerun()
     if file.suffix != ".rrd":
-        raise InputError(f"--save: {file}: expected a file that ends in .rrd")
+        raise InputError(f"{file}: expected a file that ends in .rrd")
     with refusing_unwritable(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     with partial_file(file) as partial:
@@ -256,21 +256,18 @@ def saved_recording(file: Path, name: str) -> Iterator[Any]:
         recording.disconnect()
 
 
-def _add_all(results: Results, scene: Scene, progress: Callable[[int, int], None] | None) -> None:
-    for number, result in enumerate(results):
-        if progress is not None:
-            progress(number, len(results))
-        scene.add(result)
-    if progress is not None:
-        progress(len(results), len(results))
+def _add_all(results: Results, recording: Any, progress: Progress | None) -> None:
+    log = ResultLog(recording)
+    for result in counted(results, len(results), progress):
+        log.add(result)
 
 
 def view_file(
-    file: Path, bind: str = LOOPBACK, port: int = PORT, say: Callable[[str], None] = tell
+    file: Path, bind: str = LOOPBACK, port: int = PORT, say: Callable[[str], None] = print_line
 ) -> None:
     """Serve a recording (.rrd) to browsers until SIGINT or SIGTERM; arguments and errors as of `view_results`."""
     if not file.is_file():
-        raise InputError(f"{file}: no such file, expected a recording that dwarf view --save wrote")
+        raise InputError(f"{file}: no such file, expected a recording of the viewer (.rrd)")
     with serving(bind, port, file) as server, contextlib.suppress(KeyboardInterrupt):
         say(f"{server.address} (Ctrl-C ends)")
         server.process.wait()

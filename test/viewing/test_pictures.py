@@ -53,9 +53,9 @@ def test_what_is_not_known_is_one_line_that_says_what_it_takes(result):
     )
     assert kinds_of(bare) == ["panel", "disparity", "flow", "key"]
     for kind, what in (
-        ("left", "--images"),
+        ("left", "images"),
         ("depth", "calibration"),
-        ("errors", "--ground-truth"),
+        ("errors", "ground truth"),
     ):
         with pytest.raises(InputError, match=what) as error:
             picture_of(bare, kind)
@@ -119,8 +119,8 @@ def test_pictures_are_written_to_a_file_or_a_folder(tmp_path, sequence):
     [
         ("one.png", ["all"], "folder for several"),
         ("one.png", ["flow", "left"], "folder for several"),
-        ("folder", ["jet"], "--kind"),
-        ("file/folder", ["flow"], "--out"),
+        ("folder", ["jet"], "kind"),
+        ("file/folder", ["flow"], "cannot be written"),
     ],
 )
 def test_pictures_that_cannot_be_written_are_one_line(tmp_path, sequence, out, kinds, what):
@@ -167,9 +167,9 @@ def test_a_video_has_the_rate_asked_for(tmp_path, sequence):
     ("out", "options", "what"),
     [
         ("run.avi", {}, r"\.mp4"),
-        ("run.mp4", {"rate_hz": 0.0}, "--rate"),
-        ("run.mp4", {"rate_hz": float("nan")}, "--rate"),
-        ("run.mp4", {"width": 10}, "--width"),
+        ("run.mp4", {"rate_hz": 0.0}, "rate_hz"),
+        ("run.mp4", {"rate_hz": float("nan")}, "rate_hz"),
+        ("run.mp4", {"width": 10}, "width"),
         ("file/run.mp4", {}, r"file/run\.mp4: cannot be written"),
     ],
 )

@@ -234,8 +234,8 @@ def test_a_signal_ends_it_and_leaves_nothing(tmp_path, three, number):
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"bind": "vehicle"}, "--bind"),
-        ({"port": 0}, "--port"),
+        ({"bind": "vehicle"}, "bind"),
+        ({"port": 0}, "port"),
         ({"bind": "192.0.2.7"}, "192.0.2.7"),
     ],
 )
