@@ -26,33 +26,35 @@ CALLBACK_BAR_MS = 2.0
 
 def main() -> int:
     cv2.setNumThreads(1)
+    from dwarf_ros.recordings import camera_messages
     from dwarf_ros.ros import distro, messages
 
     distro.prepare_environment()
     import rclpy
     from rclpy.serialization import serialize_message
 
-    from dwarf_ros.ros.node import LATENCY_TOPIC, OUTPUTS, Answer
+    from dwarf_ros.ros.outputs import LATENCY_TOPIC, OUTPUTS, Estimate
     from dwarf_ros.ros.synchronizer import Synchronizer
 
-    answer = Answer(scene_flow(), picture(), 200.0, 0.5, 24, "classical", 0.0)
+    estimate = Estimate(scene_flow(), picture(), 200.0, 0.5, 24, "classical", 0.0)
     left, right = (messages.image_message(picture(), 0, "camera", "bgr8") for _ in range(2))
-    synchronizer: Synchronizer = Synchronizer(camera=answer.scene_flow.camera)
+    synchronizer: Synchronizer = Synchronizer(camera=estimate.scene_flow.camera)
     stamps = iter(range(PERIOD_NS, 1_000_000 * PERIOD_NS, PERIOD_NS))
 
-    def synchronise() -> None:
+    def synchronize() -> None:
         stamp = next(stamps)
         synchronizer.add_left(stamp, (WIDTH, HEIGHT), left)
         synchronizer.add_right(stamp, (WIDTH, HEIGHT), right)
 
     def decode() -> None:
-        StereoFrame(messages.image_from_message(left), messages.image_from_message(right))
+        StereoFrame(
+            camera_messages.image_from_message(left), camera_messages.image_from_message(right)
+        )
 
-    parts: dict[str, Callable[[], object]] = {"decode": decode, "synchronise": synchronise}
-    for topic, (_, encode) in OUTPUTS.items():
+    parts: dict[str, Callable[[], object]] = {"decode": decode, "synchronize": synchronize}
+    for topic, output in OUTPUTS.items():
         if topic != LATENCY_TOPIC:
-            parts[topic] = functools.partial(encode, answer)
-    parts["estimate"] = lambda: messages.scene_flow_message(answer.scene_flow, answer.estimator)
+            parts[topic] = functools.partial(output.encode, estimate)
 
     print(f"{WIDTH} x {HEIGHT} px, median of {ROUNDS} frames, processor time of one core")
     print(f"load average: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
@@ -70,7 +72,7 @@ def main() -> int:
         f"all of it: {total_ms:.1f} ms a frame, bar {ALL_BAR_MS:g} ms: {verdict(total_ms <= ALL_BAR_MS)}"
     )
 
-    published = [part() for name, part in parts.items() if name not in ("decode", "synchronise")]
+    published = [part() for name, part in parts.items() if name not in ("decode", "synchronize")]
     serialise_ms = []
     for _ in range(10):
         start = time.process_time()
@@ -102,12 +104,14 @@ def callbacks_ms() -> list[tuple[float, float]]:
     from rclpy.lifecycle import TransitionCallbackReturn
 
     from dwarf_ros.ros import messages
-    from dwarf_ros.ros.node import OUTPUTS, DwarfNode
+    from dwarf_ros.ros.node import DwarfNode
+    from dwarf_ros.ros.outputs import OUTPUTS
 
     node = DwarfNode()
     listener = rclpy.create_node("listener")
-    for topic, (message_type, _) in OUTPUTS.items():
-        listener.create_subscription(message_type, topic, lambda message: None, 1)
+    for topic, output in OUTPUTS.items():
+        if topic != "estimate":
+            listener.create_subscription(output.message_type, topic, lambda message: None, 1)
     camera = scene_flow().camera
     assert camera is not None
     left, right = (messages.image_message(picture(), 0, "camera", "bgr8") for _ in range(2))
@@ -133,7 +137,7 @@ def callbacks_ms() -> list[tuple[float, float]]:
                 own = time.thread_time() - start_own
                 times_ms.append(((time.perf_counter() - start) * 1e3, own * 1e3))
             time.sleep(PERIOD_NS * 1e-9)
-        print(f"answered meanwhile: {node.statistics.answered} pairs")
+        print(f"estimated meanwhile: {node.statistics.estimated} pairs")
         node.trigger_deactivate()
         return times_ms
     finally:
@@ -142,7 +146,7 @@ def callbacks_ms() -> list[tuple[float, float]]:
 
 
 def scene_flow() -> SceneFlow:
-    """A smooth answer with a fifth of it unknown."""
+    """A smooth estimate with a fifth of it unknown."""
     rng = np.random.default_rng(0)
     disparity = smooth(rng, 4, 80)
     disparity[rng.random(disparity.shape) < 0.2] = np.nan

@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dwarf_ros.recordings import camera_messages
 from dwarf_ros.ros import distro
 from dwarf_ros.ros.synchronizer import Synchronizer
 from dwarf_ros.types import InputError, StereoCamera
@@ -172,19 +173,21 @@ def mutated_message(rng: random.Random) -> tuple[str, Callable[[], Any]]:
     kind = rng.choice(["image", "camera", "compressed"])
     changes = rng.randint(1, 4)
     if kind == "image":
-        encoding = rng.choice(messages.IMAGE_ENCODINGS)
+        encoding = rng.choice(camera_messages.IMAGE_ENCODINGS)
         channels = 3 if encoding in ("rgb8", "bgr8", "8UC3") else 4 if "a8" in encoding else 1
         deep = encoding in ("mono16", "16UC1") or encoding.endswith("16")
         pixels = np.zeros((6, 8, channels), np.uint16 if deep else np.uint8)
         message = messages.image_message(pixels.squeeze(), 10**18, "camera", encoding)
         for _ in range(changes):
             mutate_image(rng, message)
-        return f"image {message.encoding[:20]!r}", lambda: messages.image_from_message(message)
+        return f"image {message.encoding[:20]!r}", lambda: camera_messages.image_from_message(
+            message
+        )
     if kind == "camera":
         infos = messages.camera_info_messages(CAMERA, 10**18, "camera")
         for _ in range(changes):
             mutate_camera_info(rng, rng.choice(infos))
-        return "camera", lambda: messages.camera_from_messages(*infos)
+        return "camera", lambda: camera_messages.camera_from_messages(*infos)
     from sensor_msgs.msg import CompressedImage
 
     picture = np.full((24, 32, 3), 80, np.uint8)
@@ -193,7 +196,7 @@ def mutated_message(rng: random.Random) -> tuple[str, Callable[[], Any]]:
         mutate_bytes(rng, file)
     compressed = CompressedImage(format=rng.choice(["bgr8; jpeg compressed", "png", "", "bayer_x"]))
     compressed.data = array.array("B", bytes(file))
-    return "compressed", lambda: messages.image_from_compressed(compressed)
+    return "compressed", lambda: camera_messages.image_from_compressed(compressed)
 
 
 def any_size(rng: random.Random) -> int:
@@ -205,7 +208,7 @@ def mutate_image(rng: random.Random, message: Any) -> None:
     if name in ("height", "width", "step"):
         setattr(message, name, any_size(rng))
     elif name == "encoding":
-        from dwarf_ros.ros.messages import IMAGE_ENCODINGS
+        from dwarf_ros.recordings.camera_messages import IMAGE_ENCODINGS
 
         text = "".join(chr(rng.randrange(1, 0x3000)) for _ in range(rng.randrange(200)))
         message.encoding = rng.choice([*IMAGE_ENCODINGS, "32FC1", "8UC2", "", text])
@@ -299,8 +302,9 @@ def _feed(
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import qos_profile_sensor_data
 
+    from dwarf_ros.ros.inputs import INPUT_TOPICS
     from dwarf_ros.ros.messages import stamp_from_ns
-    from dwarf_ros.ros.node import INPUT_TOPICS, LATENCY_TOPIC, OUTPUTS
+    from dwarf_ros.ros.outputs import LATENCY_TOPIC, OUTPUTS
 
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -318,13 +322,15 @@ def _feed(
         if status.level == status.ERROR:
             run.errors.append(status.message)
 
-    for topic, (kind, _) in OUTPUTS.items():
+    for topic, output in OUTPUTS.items():
+        if topic == "estimate":
+            continue
         callback = (
             (lambda message: run.latencies_ms.append(message.data))
             if topic == LATENCY_TOPIC
             else (lambda message: None)
         )
-        rig.create_subscription(kind, topic, callback, 2)
+        rig.create_subscription(output.message_type, topic, callback, 2)
     rig.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
     try:
         wait_end = time.monotonic() + 60

@@ -277,24 +277,24 @@ def exported() -> list[str]:
 
 
 def drops() -> list[str]:
-    """Causes under which the live node counts what it did not answer."""
-    from dwarf_ros.ros import diagnostics, node, synchronizer
+    """Causes under which the live node counts images and pairs that it did not estimate."""
+    from dwarf_ros.ros import inputs, statistics, synchronizer
 
     texts = {
-        f"not paired: {synchronizer.NO_PARTNER}": "an image whose partner from the other camera did not come, or came with another stamp",
-        f"not paired: {synchronizer.DUPLICATE}": "an image whose stamp was there before",
+        f"not paired: {synchronizer.NO_PARTNER}": "an image whose partner from the other camera did not arrive, or has another stamp",
+        f"not paired: {synchronizer.DUPLICATE}": "an image with the stamp of an earlier one",
         f"not paired: {synchronizer.TIME_JUMP}": "time went back: a bag in a loop, a clock that was set",
-        f"not paired: {synchronizer.NO_CAMERA}": "images before both `camera_info` had come, or with ones that cannot be used",
+        f"not paired: {synchronizer.NO_CAMERA}": "images before both `camera_info`, or with ones that cannot be used",
         f"not paired: {synchronizer.SIZE_MISMATCH}": "left, right and calibration are not of one size",
         f"not paired: {synchronizer.GAP}": "more than `max_frame_gap_s` since the frame before",
         f"not paired: {synchronizer.RESTART}": "image size or calibration changed",
-        f"not paired: {node.UNREADABLE}": "a compressed image that is neither JPEG nor PNG, or damaged",
-        f"dropped: {diagnostics.BUSY}": "the estimator was still at an earlier pair: it is slower than the camera",
-        f"dropped: {diagnostics.SKIPPED}": "left out as `process_every_n` says",
-        f"dropped: {diagnostics.NO_SUBSCRIBER}": "nobody listens to any answer",
-        f"dropped: {diagnostics.WARMING_UP}": "the network is being compiled for images of this size",
-        f"dropped: {diagnostics.STOPPED}": "the node was deactivated",
-        f"dropped: {diagnostics.FAILED}": "an error, told in `last error`",
+        f"not paired: {inputs.UNREADABLE}": "a compressed image that is neither JPEG nor PNG, or damaged",
+        f"dropped: {statistics.BUSY}": "the estimator was still busy with an earlier pair: it is slower than the camera",
+        f"dropped: {statistics.SKIPPED}": "skipped because of `process_every_n`",
+        f"dropped: {statistics.NO_SUBSCRIBER}": "no output has a subscriber",
+        f"dropped: {statistics.WARMING_UP}": "the network is being compiled for images of this size",
+        f"dropped: {statistics.STOPPED}": "the node was deactivated",
+        f"dropped: {statistics.FAILED}": "an error, see `last error`",
     }
     return [
         "| key on `/diagnostics` | counts |",

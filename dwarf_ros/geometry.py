@@ -12,24 +12,48 @@ import numpy as np
 
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera, StereoFrame
 
+_SMALLEST = np.nextafter(np.float32(0), np.float32(1))
 
-def depth_from_disparity(disparity: np.ndarray, camera: StereoCamera) -> np.ndarray:
+
+def least_parallax(
+    camera: StereoCamera, max_depth: float = np.inf, min_disparity: float = 0.0
+) -> np.float32:
+    """The smallest parallax, px, that is at least min_disparity, px, and no farther than max_depth, m; > 0."""
+    farthest = camera.fx * camera.baseline / max_depth
+    return np.float32(max(min_disparity, farthest, float(_SMALLEST)))
+
+
+def depth_from_disparity(
+    disparity: np.ndarray,
+    camera: StereoCamera,
+    least_parallax: np.float32 = _SMALLEST,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Depth along the optical axis.
 
     Args:
         disparity: x_left - x_right, px, any shape; NaN where unknown.
         camera: the pair it was measured with.
+        least_parallax: smaller parallaxes are unknown, px, > 0.
+        out: float32 array of the same shape to write to.
 
     Returns:
-        ``fx * baseline / (disparity - (cx - cx_right))``, m, float32, same shape; NaN where the disparity is unknown
-        or says that the point is at or beyond infinity.
+        ``fx * baseline / parallax``, m, float32, same shape, with the parallax ``disparity - (cx - cx_right)``; NaN where
+        the disparity is unknown or the parallax is smaller than least_parallax.
     """
     offset = np.float32(camera.cx - camera.cx_right)
     parallax = np.asarray(disparity, dtype=np.float32) - offset
     with np.errstate(divide="ignore", invalid="ignore"):
-        depth = np.float32(camera.fx * camera.baseline) / parallax
-    depth[~(parallax > 0)] = np.nan
+        depth = np.divide(np.float32(camera.fx * camera.baseline), parallax, out=out)
+    _clear_unless(parallax >= least_parallax, depth)
     return depth
+
+
+def _clear_unless(known: np.ndarray, values: np.ndarray) -> None:
+    """Set float32 values to NaN where they are not known; setting all bits is several times faster than a mask."""
+    bits = known.astype(np.int32)
+    bits -= 1
+    np.bitwise_or(values.view(np.int32), bits, out=values.view(np.int32))
 
 
 def disparity_from_depth(depth: np.ndarray, camera: StereoCamera) -> np.ndarray:
@@ -94,9 +118,63 @@ def velocities(scene_flow: SceneFlow) -> np.ndarray:
 
 def velocities_between(points: np.ndarray, points_next: np.ndarray, dt: float) -> np.ndarray:
     """Velocity, m/s, of points, m, that are at points_next, m, after dt, s (negative: before)."""
+    _check_dt(dt)
+    return (points_next - points) * np.float32(1.0 / dt)
+
+
+def _check_dt(dt: float) -> None:
     if dt == 0:
         raise InputError("scene flow: dt is 0 s, expected two frames of different times")
-    return (points_next - points) * np.float32(1.0 / dt)
+
+
+def position_and_velocity_planes(
+    scene_flow: SceneFlow,
+    rows: slice,
+    columns: slice,
+    max_depth: float = np.inf,
+    min_disparity: float = 0.0,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Positions and velocities of some pixels, as of `scene_flow_points` and `velocities`, but plane by plane and faster.
+
+    Args:
+        scene_flow: with a camera and dt != 0.
+        rows: of the pixels; a block that fits into the processor's cache is fastest.
+        columns: of the pixels.
+        max_depth: farther points are unknown, m.
+        min_disparity: points of smaller disparity are unknown, px.
+
+    Returns:
+        position: x, y and z in m, each float32 rows x columns; NaN where unknown.
+        velocity: vx, vy and vz in m/s, forward in time, the same; NaN also where the scene flow is not valid.
+
+    Raises:
+        InputError: the scene flow has no camera, or dt is 0.
+    """
+    camera = _camera_of(scene_flow)
+    _check_dt(scene_flow.dt)
+    height, width = scene_flow.disparity.shape
+    y, x = (
+        ((np.arange(size)[part] - center) / focal_length).astype(np.float32)
+        for size, part, center, focal_length in (
+            (height, rows, camera.cy, camera.fy),
+            (width, columns, camera.cx, camera.fx),
+        )
+    )
+    nearest = least_parallax(camera, max_depth, min_disparity)
+    z = depth_from_disparity(scene_flow.disparity[rows, columns], camera, nearest)
+    position = [z * x[None], z * y[:, None], z]
+    z_next = depth_from_disparity(scene_flow.disparity_next[rows, columns], camera)
+    _clear_unless(scene_flow.valid[rows, columns], z_next)
+    u, v = cv2.split(np.ascontiguousarray(scene_flow.flow[rows, columns]))
+    for component, slope, focal_length in ((u, x[None], camera.fx), (v, y[:, None], camera.fy)):
+        component *= np.float32(1 / focal_length)
+        component += slope
+        component *= z_next
+    velocity = [u, v, z_next]
+    for component, before in zip(velocity, position, strict=True):
+        component -= before
+        component *= np.float32(1.0 / scene_flow.dt)
+    return position, velocity
 
 
 def rigid_scene_flow(

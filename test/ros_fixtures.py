@@ -99,11 +99,11 @@ class NodeProcess:
     def counts(self) -> dict[str, int]:
         """What the last log line counted, after the node has ended."""
         found = re.search(
-            r"accepted (\d+) pairs, answered (\d+), dropped (.*); not paired", self.log()
+            r"accepted (\d+) pairs, estimated (\d+), dropped (.*); not paired", self.log()
         )
         assert found, self.log()
         dropped = {cause: int(n) for n, cause in re.findall(r"(\d+) ([a-z ]+)", found[3])}
-        return {"accepted": int(found[1]), "answered": int(found[2]), **dropped}
+        return {"accepted": int(found[1]), "estimated": int(found[2]), **dropped}
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_options_and_names_of_all_commands_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_parameters_exist(page):
     pytest.importorskip("rclpy")
-    from dwarf_ros.ros.node import PARAMETERS
+    from dwarf_ros.ros.parameters import PARAMETERS
 
     for block in blocks_of(page):
         given = []

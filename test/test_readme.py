@@ -23,10 +23,11 @@ def rows(heading: str) -> list[list[str]]:
 
 def test_topics_are_those_the_node_publishes():
     pytest.importorskip("rclpy")
-    from dwarf_ros.ros.node import INPUT_TOPICS, OUTPUTS
+    from dwarf_ros.ros.inputs import INPUT_TOPICS
+    from dwarf_ros.ros.outputs import OUTPUTS
 
     stated = {topic for row in rows("Topics") for topic in re.findall(r"`([^`]+)`", row[0])}
-    assert stated == {*INPUT_TOPICS, *OUTPUTS, "estimate", "/diagnostics"}
+    assert stated == {*INPUT_TOPICS, *OUTPUTS, "/diagnostics"}
 
 
 def test_commands_exist(capsys):

@@ -159,7 +159,7 @@ class Recorder:
             )
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable)
         try:
-            message_type = messages.scene_flow_type()
+            message_type = messages.own_message_type("SceneFlow")
         except InputError:
             from sensor_msgs.msg import Image, PointCloud2
             from stereo_msgs.msg import DisparityImage
@@ -251,8 +251,8 @@ class Recorder:
 
     def _assembled(self, stamp: int, parts: dict[str, Any]) -> SceneFlow:
         """Scene flow of the three topics: disparity as sent, the next one from the points' velocities."""
+        from dwarf_ros.recordings.camera_messages import camera_from_messages
         from dwarf_ros.ros.distro import bridge
-        from dwarf_ros.ros.messages import camera_from_messages
 
         if len(self._infos) < 2:
             raise InputError("camera_info: none yet, expected one of each camera")

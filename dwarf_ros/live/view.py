@@ -48,7 +48,10 @@ class LiveView:
         )
         # The newest answer is enough where drawing is slower than the node.
         self.answers = node.create_subscription(
-            messages.scene_flow_type(), "estimate", self._on_estimate, QoSProfile(depth=1)
+            messages.own_message_type("SceneFlow"),
+            "estimate",
+            self._on_estimate,
+            QoSProfile(depth=1),
         )
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         node.create_subscription(Float64, "debug/latency_ms", self._on_latency, 10)
@@ -67,7 +70,7 @@ class LiveView:
         self._log.add(Result(name, scene_flow, left, message.estimator))
 
     def _left_image(self, stamp: Any) -> np.ndarray | None:
-        from dwarf_ros.ros.messages import image_from_compressed, image_from_message
+        from dwarf_ros.recordings.camera_messages import image_from_compressed, image_from_message
         from dwarf_ros.types import as_rgb8
 
         for message in reversed(self._images):

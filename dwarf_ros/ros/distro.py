@@ -1,7 +1,7 @@
-"""What differs between ROS 2 from apt and from the package index: the one place that knows which packages are missing.
+"""Differences between ROS 2 from apt and from PyPI.
 
-cv_bridge and message_filters come with every apt installation of ROS 2 and are used where they are and work;
-the package index does not have them, and the stand-ins here offer the same calls, no more of them than this package makes.
+PyPI lacks cv_bridge and message_filters. Where they are missing or do not work, stand-ins with the same API replace them, no
+larger than this package's use.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 def prepare_environment() -> None:
-    """Make this process ready for `rclpy.init`: call it first in every command that talks ROS.
+    """Prepare this process for `rclpy.init`; call it first in every command that uses ROS.
 
-    Fast DDS gets a profile under which images fit into shared memory (config/fastdds.xml), unless the user named one in the
-    environment (`PROFILE_VARIABLES`).
+    Fast DDS gets a profile in which images fit into shared memory (config/fastdds.xml), unless the environment names one
+    (`PROFILE_VARIABLES`).
 
     Raises:
         InputError: rclpy cannot be imported, or the package's own files are not installed.
@@ -52,18 +52,18 @@ def prepare_environment() -> None:
 
 
 class CvBridgeError(TypeError):
-    """A message or an array that the stand-in for cv_bridge does not convert."""
+    """The stand-in for cv_bridge cannot convert a message or an array."""
 
 
 class CvBridge:
-    """Stand-in for cv_bridge.CvBridge: images to arrays and back, without colour conversion."""
+    """Stand-in for cv_bridge.CvBridge: images to arrays and back, without color conversion."""
 
     def imgmsg_to_cv2(self, img_msg: Any, desired_encoding: str = "passthrough") -> np.ndarray:
         """Pixels of an Image message, H x W [x C], in the message's own encoding and this machine's byte order.
 
         Raises:
             CvBridgeError: an encoding that is unknown, or any but "passthrough" desired.
-            TypeError: less data than the height and step say.
+            TypeError: less data than height and step require.
         """
         if desired_encoding != "passthrough":
             raise CvBridgeError(f"encoding {desired_encoding!r} desired, expected 'passthrough'")
@@ -82,7 +82,7 @@ class CvBridge:
         """Image message of an array, H x W [x C].
 
         Raises:
-            CvBridgeError: the encoding is unknown or says other pixels than the array has.
+            CvBridgeError: the encoding is unknown or does not match the array.
         """
         from sensor_msgs.msg import Image
 
@@ -136,7 +136,7 @@ def _pixel_layout(encoding: str) -> tuple[np.dtype, int]:
 
 
 class Subscriber:
-    """Stand-in for message_filters.Subscriber: one subscription, any number of callbacks."""
+    """Stand-in for message_filters.Subscriber: a subscription with any number of callbacks."""
 
     def __init__(self, node: Any, msg_type: Any, topic: str, **kwargs: Any) -> None:
         """Subscribe as `rclpy.node.Node.create_subscription` would with the same arguments."""
@@ -152,14 +152,14 @@ class Subscriber:
         return len(self.callbacks) - 1
 
     def callback(self, msg: Any) -> None:
-        """Hand a message to everyone registered."""
+        """Pass a message to every callback."""
         for cb, args in self.callbacks.values():
             cb(msg, *args)
 
 
 @functools.cache
 def bridge() -> Any:
-    """cv_bridge's CvBridge where it is installed and works with this machine's NumPy and OpenCV, else the stand-in."""
+    """cv_bridge's CvBridge if it is installed and works with this NumPy and OpenCV, else the stand-in."""
     try:
         candidate = importlib.import_module("cv_bridge").CvBridge()
         _try_bridge(candidate)
@@ -172,16 +172,16 @@ def bridge() -> Any:
 
 
 def _try_bridge(candidate: Any) -> None:
-    """Raise if a bridge gets wrong what releases of cv_bridge do under NumPy 2 and OpenCV 5."""
+    """Raise if a bridge has one of the faults of released cv_bridges with NumPy 2 and OpenCV 5."""
     from sensor_msgs.msg import Image
 
-    colour = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    if (candidate.imgmsg_to_cv2(candidate.cv2_to_imgmsg(colour, "bgr8")) != colour).any():
-        raise ValueError("a bgr8 image changes on its way")
+    color = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    if (candidate.imgmsg_to_cv2(candidate.cv2_to_imgmsg(color, "bgr8")) != color).any():
+        raise ValueError("a bgr8 image is not preserved")
     big_endian = Image(height=1, width=2, encoding="mono16", is_bigendian=1, step=4)
     big_endian.data = array.array("B", [1, 2, 3, 4])
     if candidate.imgmsg_to_cv2(big_endian).tolist() != [[0x0102, 0x0304]]:
-        raise ValueError("a big-endian image changes on its way")
+        raise ValueError("a big-endian image is not preserved")
 
 
 def subscriber_class() -> type[Any]:

@@ -1,12 +1,13 @@
 """ROS messages to arrays and back, with the conventions of REP-103, 104, 117 and 118.
 
-Headers of all that is published carry the reference frame's stamp and the left camera's optical frame.
+Headers carry the reference frame's stamp and the left camera's optical frame.
 """
 
 from __future__ import annotations
 
 import array
 import functools
+import importlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -20,12 +21,12 @@ from std_msgs.msg import ColorRGBA, Header
 from stereo_msgs.msg import DisparityImage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from dwarf_ros.recordings.camera_messages import IMAGE_ENCODINGS as IMAGE_ENCODINGS
-from dwarf_ros.recordings.camera_messages import camera_from_messages as camera_from_messages
+from dwarf_ros.geometry import (
+    depth_from_disparity,
+    least_parallax,
+    position_and_velocity_planes,
+)
 from dwarf_ros.recordings.camera_messages import camera_info_fields
-from dwarf_ros.recordings.camera_messages import compressed_image_size as compressed_image_size
-from dwarf_ros.recordings.camera_messages import image_from_compressed as image_from_compressed
-from dwarf_ros.recordings.camera_messages import image_from_message as image_from_message
 from dwarf_ros.ros import distro
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 from dwarf_ros.visualization.colors import disparity_color, disparity_scale, flow_color
@@ -44,14 +45,14 @@ _DEFAULT_ENCODINGS = {
 }
 
 _CLOUD_FIELDS = ("x", "y", "z", "rgb", "vx", "vy", "vz")
-# Rows computed at a time, so that what is in between stays in the processor's cache.
+# Rows computed at a time, so that intermediate results stay in the processor's cache.
 _BLOCK_ROWS = 24
 
-# A line of scene_flow_markers is the way of this time, and is gone after this time without another.
-MARKER_WAY_S = 0.2
+# A line of scene_flow_markers is the displacement in this time; it disappears after this time without a new one.
+MARKER_TIME_S = 0.2
 MARKER_LIFETIME_S = 1.0
-# Speed of the last colour, m/s.
-MARKER_FASTEST = 20.0
+# Speed at the end of the color scale, m/s.
+MARKER_MAX_SPEED = 20.0
 DEFAULT_MARKER_SPACING_PX = 24
 
 
@@ -84,7 +85,7 @@ def image_message(
         encoding: as in sensor_msgs/image_encodings.hpp; None: mono8, rgb8, mono16, 32FC1 or 32FC2 by dtype and shape.
 
     Raises:
-        InputError: the array is no image, or not one of that encoding.
+        InputError: the array is no image, or does not match the encoding.
     """
     channels = image.shape[2] if image.ndim == 3 else 1
     layout = (image.dtype.name, channels)
@@ -114,14 +115,14 @@ def camera_info_messages(
 def disparity_message(
     scene_flow: SceneFlow, min_disparity: float = DEFAULT_MIN_DISPARITY
 ) -> DisparityImage:
-    """Disparity of the reference frame, px, with what turns it into depth: Z = f * T / d.
+    """Disparity of the reference frame, px, with the numbers for depth: Z = f * T / d.
 
     The image holds x_left - x_right - (cx_left - cx_right); -1 where unknown or below min_disparity, because viewers cast
     to integers.
 
     Args:
         scene_flow: with a camera.
-        min_disparity: px, > 0; smaller ones are left out.
+        min_disparity: smaller ones are unknown, px, > 0.
 
     Raises:
         InputError: the scene flow has no camera, or min_disparity is not positive.
@@ -133,7 +134,7 @@ def disparity_message(
     disparity = np.where(
         disparity >= np.float32(min_disparity), disparity, np.float32(INVALID_DISPARITY)
     )
-    # Whole steps of 16 px keep viewers, which scale their colours by it, from flickering.
+    # Whole steps of 16 px keep viewers, which scale their colors by it, from flickering.
     largest = max(float(disparity.max(initial=0.0)), min_disparity)
     message = DisparityImage(
         header=_header(scene_flow.stamp, scene_flow.frame_id),
@@ -150,8 +151,8 @@ def disparity_message(
 
 
 def disparity_color_message(scene_flow: SceneFlow) -> Image:
-    """Disparity on a colour map, rgb8, for viewers that have none for DisparityImage; black where unknown."""
-    # Whole steps of 16 px keep the colours from flickering.
+    """Disparity on a color map, rgb8, for viewers that do not show DisparityImage; black where unknown."""
+    # Whole steps of 16 px keep the colors from flickering.
     brightest = 16.0 * (disparity_scale(scene_flow.disparity) // 16.0 + 1.0)
     picture = disparity_color(scene_flow.disparity, brightest)
     return image_message(picture, scene_flow.stamp, scene_flow.frame_id, "rgb8")
@@ -168,41 +169,15 @@ def depth_message(
         InputError: the scene flow has no camera.
     """
     camera = _camera_of(scene_flow)
-    nearest = _least_parallax(camera, max_depth_m, min_disparity)
+    nearest = least_parallax(camera, max_depth_m, min_disparity)
     depth = np.empty_like(scene_flow.disparity)
     for rows in _row_blocks(len(depth)):
-        _depth(scene_flow.disparity[rows], camera, nearest, out=depth[rows])
+        depth_from_disparity(scene_flow.disparity[rows], camera, nearest, out=depth[rows])
     return image_message(depth, scene_flow.stamp, scene_flow.frame_id)
-
-
-def _least_parallax(camera: StereoCamera, max_depth_m: float, min_disparity: float) -> np.float32:
-    """The smallest parallax, px, that is neither under min_disparity nor farther than max_depth_m."""
-    return np.float32(max(min_disparity, camera.fx * camera.baseline / max_depth_m))
 
 
 def _row_blocks(height: int) -> Iterator[slice]:
     return (slice(row, row + _BLOCK_ROWS) for row in range(0, height, _BLOCK_ROWS))
-
-
-def _depth(
-    disparity: np.ndarray,
-    camera: StereoCamera,
-    least_parallax: np.float32,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Depth, m, float32; NaN where the parallax is unknown or smaller."""
-    parallax = disparity - np.float32(camera.cx - camera.cx_right)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        depth = np.divide(np.float32(camera.fx * camera.baseline), parallax, out=out)
-    _forget(depth, parallax >= least_parallax)
-    return depth
-
-
-def _forget(values: np.ndarray, known: np.ndarray) -> None:
-    """Set contiguous float32 values to NaN where they are not known; all bits set are a NaN, several times faster than a mask."""
-    bits = known.astype(np.int32)
-    bits -= 1
-    np.bitwise_or(values.view(np.int32), bits, out=values.view(np.int32))
 
 
 def flow_message(scene_flow: SceneFlow) -> Image:
@@ -211,7 +186,7 @@ def flow_message(scene_flow: SceneFlow) -> Image:
 
 
 def flow_color_message(scene_flow: SceneFlow) -> Image:
-    """Optical flow on the colour wheel, rgb8; always the motion forward in time, whichever frame is the reference."""
+    """Optical flow on the color wheel, rgb8; always the motion forward in time, whichever frame is the reference."""
     flow = -scene_flow.flow if scene_flow.dt < 0 else scene_flow.flow
     return image_message(flow_color(flow), scene_flow.stamp, scene_flow.frame_id, "rgb8")
 
@@ -222,7 +197,7 @@ def cloud_message(
     max_depth_m: float = np.inf,
     min_disparity: float = DEFAULT_MIN_DISPARITY,
 ) -> PointCloud2:
-    """Organised cloud of the reference frame with a velocity at each point.
+    """Organized cloud of the reference frame with a velocity at each point.
 
     Fields x, y, z in m and vx, vy, vz in m/s, float32, left camera's optical frame, forward in time; rgb packed as
     0x00RRGGBB into a float32. NaN where unknown (REP-117), so is_dense is false.
@@ -230,36 +205,25 @@ def cloud_message(
     Args:
         scene_flow: with a camera and dt != 0.
         left: the reference frame's left image, uint8 RGB, H x W x 3.
-        max_depth_m: farther points are left out, m.
-        min_disparity: points of smaller disparity are left out, px.
+        max_depth_m: farther points are unknown, m.
+        min_disparity: points of smaller disparity are unknown, px.
 
     Raises:
         InputError: the scene flow has no camera, or dt is 0 s.
     """
-    camera = _camera_of(scene_flow)
-    rate = _per_second(scene_flow)
-    nearest = _least_parallax(camera, max_depth_m, min_disparity)
     height, width = scene_flow.disparity.shape
     point_step = 4 * len(_CLOUD_FIELDS)
-    # The message's own memory, which the points are written to: 13 MB at 1242 x 375 px are not to be copied.
+    # Points are written to the message's own memory, because copying 13 MB at 1242 x 375 px is slow.
     data = array.array("B", (0,)) * (height * width * point_step)
     cells = np.frombuffer(data, np.float32).reshape(height, width, len(_CLOUD_FIELDS))
-    slope_x, slope_y = _slopes(camera, np.arange(width), np.arange(height))
     for rows in _row_blocks(height):
-        position, velocity = _moving_points(
-            scene_flow.disparity[rows],
-            scene_flow.disparity_next[rows],
-            scene_flow.flow[rows],
-            scene_flow.valid[rows],
-            (slope_x, slope_y[rows]),
-            camera,
-            nearest,
-            rate,
+        position, velocity = position_and_velocity_planes(
+            scene_flow, rows, slice(None), max_depth_m, min_disparity
         )
-        # Blue, green, red and alpha are the bytes of 0xAARRGGBB, the lowest first.
-        colour = cv2.cvtColor(left[rows], cv2.COLOR_RGB2BGRA).view("<u4")[..., 0]
-        colour &= np.uint32(0x00FFFFFF)
-        packed = colour.astype(np.uint32, copy=False).view(np.float32)
+        # The bytes of 0xAARRGGBB, lowest first, are blue, green, red, alpha.
+        color = cv2.cvtColor(left[rows], cv2.COLOR_RGB2BGRA).view("<u4")[..., 0]
+        color &= np.uint32(0x00FFFFFF)
+        packed = color.astype(np.uint32, copy=False).view(np.float32)
         cv2.merge([*position, packed, *velocity], cells[rows])
     cloud = PointCloud2(
         header=_header(scene_flow.stamp, scene_flow.frame_id),
@@ -274,7 +238,7 @@ def cloud_message(
         row_step=point_step * width,
         is_dense=False,
     )
-    # Not in the constructor, which copies each byte on its own.
+    # Not in the constructor, which copies byte by byte.
     cloud.data = data
     return cloud
 
@@ -285,42 +249,33 @@ def markers_message(
     max_depth_m: float = np.inf,
     min_disparity: float = DEFAULT_MIN_DISPARITY,
 ) -> MarkerArray:
-    """One LINE_LIST marker: from every spacing_px-th pixel's point a line along its motion, coloured by its speed.
+    """One LINE_LIST marker: from every spacing_px-th pixel's point a line along its motion, colored by its speed.
 
-    A line is the way of `MARKER_WAY_S` forward in time, relative to the camera, in the left camera's optical frame, m; blue
-    is slow, red is `MARKER_FASTEST` m/s or more. It lives `MARKER_LIFETIME_S`; without any line the marker is deleted.
+    A line is the displacement in `MARKER_TIME_S`, forward in time, relative to the camera, in the left camera's optical
+    frame, m; blue is slow, red is `MARKER_MAX_SPEED` m/s or more. It lives `MARKER_LIFETIME_S`; without any line the marker
+    is deleted.
 
     Args:
         scene_flow: with a camera and dt != 0.
-        spacing_px: distance of the pixels that get a line, px, >= 1.
-        max_depth_m: farther points are left out, m.
-        min_disparity: points of smaller disparity are left out, px.
+        spacing_px: distance between the pixels that have a line, px, >= 1.
+        max_depth_m: farther points are unknown, m.
+        min_disparity: points of smaller disparity are unknown, px.
 
     Raises:
         InputError: the scene flow has no camera, or dt is 0 s.
     """
-    camera = _camera_of(scene_flow)
-    height, width = scene_flow.disparity.shape
     rows, columns = (
-        np.arange(min(spacing_px, size) // 2, size, spacing_px) for size in (height, width)
+        slice(min(spacing_px, size) // 2, None, spacing_px) for size in scene_flow.disparity.shape
     )
-    grid = np.ix_(rows, columns)
-    position, velocity = _moving_points(
-        scene_flow.disparity[grid],
-        scene_flow.disparity_next[grid],
-        scene_flow.flow[grid],
-        scene_flow.valid[grid],
-        _slopes(camera, columns, rows),
-        camera,
-        _least_parallax(camera, max_depth_m, min_disparity),
-        _per_second(scene_flow),
+    position, velocity = position_and_velocity_planes(
+        scene_flow, rows, columns, max_depth_m, min_disparity
     )
-    moving = np.isfinite(velocity[2])
-    start = np.stack([axis[moving] for axis in position], axis=-1).astype(np.float64)
-    way = np.stack([axis[moving] for axis in velocity], axis=-1)
-    ends = np.stack([start, start + MARKER_WAY_S * way], axis=1).reshape(-1, 3)
-    palette = _marker_colours()
-    level = np.linalg.norm(way, axis=-1) * ((len(palette) - 1) / MARKER_FASTEST)
+    known = np.isfinite(velocity[2])
+    start = np.stack([axis[known] for axis in position], axis=-1).astype(np.float64)
+    velocities = np.stack([axis[known] for axis in velocity], axis=-1)
+    ends = np.stack([start, start + MARKER_TIME_S * velocities], axis=1).reshape(-1, 3)
+    palette = _marker_colors()
+    level = np.linalg.norm(velocities, axis=-1) * ((len(palette) - 1) / MARKER_MAX_SPEED)
     level = np.minimum(level, len(palette) - 1).astype(int).repeat(2)
     marker = Marker(
         header=_header(scene_flow.stamp, scene_flow.frame_id),
@@ -337,82 +292,38 @@ def markers_message(
 
 
 @functools.cache
-def _marker_colours() -> list[ColorRGBA]:
+def _marker_colors() -> list[ColorRGBA]:
     levels = np.linspace(0, 255, 64).astype(np.uint8)
-    colours = cv2.applyColorMap(levels[None], cv2.COLORMAP_TURBO)[0, :, ::-1] / 255.0
-    return [ColorRGBA(r=r, g=g, b=b, a=1.0) for r, g, b in colours.tolist()]
+    colors = cv2.applyColorMap(levels[None], cv2.COLORMAP_TURBO)[0, :, ::-1] / 255.0
+    return [ColorRGBA(r=r, g=g, b=b, a=1.0) for r, g, b in colors.tolist()]
 
 
-def _slopes(
-    camera: StereoCamera, columns: np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """X / z of the rays through pixel columns, 1 x W, and y / z of those through rows, H x 1; float32."""
-    x = ((columns - camera.cx) / camera.fx).astype(np.float32)
-    y = ((rows - camera.cy) / camera.fy).astype(np.float32)
-    return x[None], y[:, None]
-
-
-def _per_second(scene_flow: SceneFlow) -> np.float32:
-    if scene_flow.dt == 0:
-        raise InputError("scene flow: dt is 0 s, expected two frames of different times")
-    return np.float32(1.0 / scene_flow.dt)
-
-
-def _moving_points(
-    disparity: np.ndarray,
-    disparity_next: np.ndarray,
-    flow: np.ndarray,
-    valid: np.ndarray,
-    slopes: tuple[np.ndarray, np.ndarray],
-    camera: StereoCamera,
-    least_parallax: np.float32,
-    per_second: np.float32,
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """x, y, z in m and vx, vy, vz in m/s of some pixels, as of `geometry.scene_flow_points` and `geometry.velocities`."""
-    z = _depth(disparity, camera, least_parallax)
-    position = [z * slopes[0], z * slopes[1], z]
-    z_next = _depth(disparity_next, camera, np.float32(np.finfo(np.float32).tiny))
-    _forget(z_next, valid)
-    velocity = [*cv2.split(flow), z_next]
-    for axis, (slope, focal_length) in enumerate(zip(slopes, (camera.fx, camera.fy), strict=True)):
-        component = velocity[axis]
-        component *= np.float32(1 / focal_length)
-        component += slope
-        component *= z_next
-    for component, before in zip(velocity, position, strict=True):
-        component -= before
-        component *= per_second
-    return position, velocity
-
-
-@functools.cache
-def scene_flow_type() -> Any:
-    """The message class dwarf_ros.msg.SceneFlow.
+def own_message_type(name: str) -> Any:
+    """A message class of dwarf_ros.msg, for example SceneFlow.
 
     Raises:
-        InputError: the message was not built.
+        InputError: the package's messages were not built.
     """
     try:
-        from dwarf_ros.msg import SceneFlow as SceneFlowMessage
-    except ImportError:
+        return getattr(importlib.import_module("dwarf_ros.msg"), name)
+    except (ImportError, AttributeError):
         raise InputError(
-            "dwarf_ros.msg: the SceneFlow message is not built, expected `colcon build` or "
+            f"dwarf_ros.msg: the {name} message is not built, expected `colcon build` or "
             "`pip install --no-build-isolation .` of this package, which build it"
         ) from None
-    return SceneFlowMessage
 
 
 def scene_flow_message(scene_flow: SceneFlow, estimator: str = "") -> Any:
-    """The whole answer as one dwarf_ros/SceneFlow: what `SceneFlow` holds, NaN where unknown, camera numbers 0 where unknown.
+    """A dwarf_ros/SceneFlow of a whole estimate; NaN where unknown, and 0 for all numbers of an unknown camera.
 
     Args:
         scene_flow: with or without a camera.
-        estimator: name of what computed it.
+        estimator: its name.
 
     Raises:
         InputError: the message was not built.
     """
-    message = scene_flow_type()(
+    message = own_message_type("SceneFlow")(
         header=_header(scene_flow.stamp, scene_flow.frame_id), estimator=estimator
     )
     message.other_stamp = stamp_from_ns(scene_flow.other_stamp)
@@ -431,7 +342,7 @@ def scene_flow_from_message(msg: Any) -> SceneFlow:
     """Inverse of `scene_flow_message`.
 
     Raises:
-        InputError: images of other encodings, or of sizes that differ, or camera numbers of no rectified pair.
+        InputError: an image has another encoding or size, or the numbers are no rectified camera's.
     """
     layouts = {
         "disparity": ("32FC1", 4),

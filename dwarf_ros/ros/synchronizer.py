@@ -1,7 +1,7 @@
-"""Left and right images to stereo pairs, and each pair with the one before; pure Python, nothing of ROS.
+"""Pairs left with right images, and each stereo pair with the one before; independent of ROS.
 
-The stock synchronisers do not know time jumping back, and a message from the future makes them drop good ones for ever.
-This one queues each side in order of arrival, and never remembers more than it can match.
+The synchronizers of message_filters do not handle time that jumps back, and one message from the future makes them drop all
+later ones. This one queues each side in order of arrival and remembers no more than it can match.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StereoPair(Generic[Image]):
 
     Attributes:
         stamp: the left image's time, ns.
-        left, right: the images as they came.
+        left, right: the images as received.
         camera: the calibration in force when the pair was made.
     """
 
@@ -56,7 +56,7 @@ class _Entry(Generic[Image]):
 
 @dataclass(eq=False)
 class _Side(Generic[Image]):
-    """What came from one camera and waits for its partner, in order of arrival."""
+    """Images of one camera that wait for their partner, in order of arrival."""
 
     queue: deque[_Entry[Image]]
     newest: int | None = None
@@ -73,12 +73,12 @@ class Synchronizer(Generic[Image]):
 
     Attributes:
         tolerance_s: largest difference of left and right stamps, s; 0: equal stamps only.
-        queue_size: how many images of each side wait for a partner, at least 1.
+        queue_size: number of images of each side that wait for a partner, at least 1.
         max_frame_gap_s: stereo pairs farther apart in time are not paired with each other, s.
         camera: calibration of the images to come, None while unknown; set by `set_camera`.
         drops: how many images (no partner, duplicate), stereo pairs (no calibration, size differs) or steps from one
             stereo pair to the next (gap, time jumped back, camera changed) were lost, by cause.
-        notices: cause and line of what a person should hear of, the last few; whoever reads them clears them.
+        notices: cause and line of the last few events worth a log message; the reader clears them.
         last_difference_s: between the stamps of the last image and the nearest on the other side, s; None before any.
     """
 
@@ -97,7 +97,7 @@ class Synchronizer(Generic[Image]):
         self._uncalibrated: tuple[_Entry[Image], _Entry[Image]] | None = None
 
     def set_camera(self, camera: StereoCamera | None) -> None:
-        """Take a calibration; the last pair of images is not lost if it came just before."""
+        """Set the calibration; it also applies to a pair of images received just before."""
         self.camera = camera
         if camera is not None and self._uncalibrated is not None:
             (left, right), self._uncalibrated = self._uncalibrated, None
@@ -106,17 +106,17 @@ class Synchronizer(Generic[Image]):
     def add_left(
         self, stamp: int, size: tuple[int, int], image: Image
     ) -> ConsecutivePairs[Image] | None:
-        """Take a left image; its stamp in ns, its (width, height) in px. Two stereo pairs once they are complete."""
+        """Add a left image with its stamp, ns, and (width, height), px; returns two stereo pairs once complete."""
         return self._add("left", _Entry(stamp, size, image))
 
     def add_right(
         self, stamp: int, size: tuple[int, int], image: Image
     ) -> ConsecutivePairs[Image] | None:
-        """Take a right image, as `add_left`."""
+        """Add a right image, as `add_left`."""
         return self._add("right", _Entry(stamp, size, image))
 
     def waiting(self) -> tuple[int, int]:
-        """How many left and right images wait for a partner."""
+        """Numbers of left and right images that wait for a partner."""
         return len(self._left.queue), len(self._right.queue)
 
     def _add(self, name: str, entry: _Entry[Image]) -> ConsecutivePairs[Image] | None:
@@ -139,7 +139,7 @@ class Synchronizer(Generic[Image]):
                 own.queue.popleft()
                 self.drops[NO_PARTNER] += 1
             return None
-        # What arrived before the partner would break the order of the pairs if it were matched later.
+        # Images that arrived before the partner would break the order of the pairs if matched later.
         while other.queue.popleft() is not partner:
             self.drops[NO_PARTNER] += 1
         self.drops[NO_PARTNER] += len(own.queue)
@@ -151,7 +151,7 @@ class Synchronizer(Generic[Image]):
     def _jump_back(self, name: str, side: _Side[Image], stamp: int) -> None:
         assert side.newest is not None
         back_s = (side.newest - stamp) * 1e-9
-        line = f"time of the {name} images jumped back by {back_s:.3f} s: starting anew"
+        line = f"time of the {name} images jumped back by {back_s:.3f} s: restarting"
         self.notices.append((TIME_JUMP, line))
         kept = [waiting for waiting in side.queue if waiting.stamp < stamp]
         self.drops[NO_PARTNER] += len(side.queue) - len(kept)
@@ -166,7 +166,7 @@ class Synchronizer(Generic[Image]):
         nearest = min(other.queue, key=lambda waiting: abs(waiting.stamp - entry.stamp))
         difference = abs(nearest.stamp - entry.stamp)
         self.last_difference_s = difference * 1e-9
-        # Before the frame rate is known, only equal stamps are sure to belong together.
+        # Until the frame rate is known, only equal stamps are certain to belong together.
         closest_frames = min((*own.intervals, *other.intervals), default=0)
         tolerance = min(round(self.tolerance_s * 1e9), (closest_frames - 1) // 2)
         return nearest if difference <= max(tolerance, 0) else None
@@ -197,13 +197,13 @@ class Synchronizer(Generic[Image]):
             return None
         if not previous.camera.is_close(current.camera):
             self.drops[RESTART] += 1
-            self.notices.append((RESTART, "image size or calibration changed: starting anew"))
+            self.notices.append((RESTART, "image size or calibration changed: restarting"))
             return None
         gap_s = (current.stamp - previous.stamp) * 1e-9
         if gap_s > self.max_frame_gap_s:
             self.drops[GAP] += 1
             allowed = f"more than {self.max_frame_gap_s:g} s"
-            line = f"{gap_s:.3f} s between two frames, {allowed}: starting anew"
+            line = f"{gap_s:.3f} s between two frames, {allowed}: restarting"
             self.notices.append((GAP, line))
             return None
         return ConsecutivePairs(previous, current)

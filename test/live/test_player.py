@@ -24,8 +24,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from dwarf_ros.formats import read_image, write_image
 from dwarf_ros.live.player import play
 from dwarf_ros.recordings.bag import create_bag
+from dwarf_ros.recordings.camera_messages import camera_from_messages, image_from_message
 from dwarf_ros.recordings.folders import open_sequence
-from dwarf_ros.ros.messages import camera_from_messages, image_from_message, ns_from_stamp
+from dwarf_ros.ros.messages import ns_from_stamp
 from dwarf_ros.types import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -102,9 +102,11 @@ class Talker:
         }
 
     def add_estimate(self) -> None:
-        from dwarf_ros.ros.messages import scene_flow_type
+        from dwarf_ros.ros.messages import own_message_type
 
-        self.publishers["estimate"] = self.node.create_publisher(scene_flow_type(), "estimate", 10)
+        self.publishers["estimate"] = self.node.create_publisher(
+            own_message_type("SceneFlow"), "estimate", 10
+        )
 
     def wait_for_recorder(self, *topics: str) -> None:
         end = time.monotonic() + 15
@@ -132,7 +134,7 @@ class Talker:
     def diagnostics(self, accepted: int) -> None:
         from diagnostic_msgs.msg import DiagnosticStatus
 
-        from dwarf_ros.ros.diagnostics import diagnostics_message
+        from dwarf_ros.ros.status import diagnostics_message
 
         message = diagnostics_message(
             "dwarf", 1, DiagnosticStatus.OK, "active", {"accepted": accepted}
@@ -219,10 +221,10 @@ def test_answers_are_put_together_where_the_message_is_not_built(
 
 
 def test_estimates_are_recorded_until_the_expected_count(start_recorder, talker, tmp_path):
-    from dwarf_ros.ros.messages import scene_flow_message, scene_flow_type
+    from dwarf_ros.ros.messages import own_message_type, scene_flow_message
 
     try:
-        scene_flow_type()
+        own_message_type("SceneFlow")
     except InputError as error:
         pytest.skip(str(error))
     talker.add_estimate()

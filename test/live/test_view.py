@@ -32,14 +32,14 @@ def answer(stamp: int) -> SceneFlow:
 
 
 def test_what_is_published_is_shown_with_latency_and_drops(ros_environment, tmp_path):
-    scene_flow_type = pytest.importorskip("dwarf_ros.msg").SceneFlow
+    message_type = pytest.importorskip("dwarf_ros.msg").SceneFlow
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
     from sensor_msgs.msg import Image
     from std_msgs.msg import Float64
 
-    from dwarf_ros.ros.diagnostics import diagnostics_message
     from dwarf_ros.ros.messages import image_message, scene_flow_message
+    from dwarf_ros.ros.status import diagnostics_message
 
     file = tmp_path / "live.rrd"
     code = (
@@ -58,7 +58,7 @@ def test_what_is_published_is_shown_with_latency_and_drops(ros_environment, tmp_
     node = rclpy.create_node("talker", context=context, namespace="robot")
     kinds = {
         "left/image_rect": Image,
-        "estimate": scene_flow_type,
+        "estimate": message_type,
         "/diagnostics": DiagnosticArray,
         "debug/latency_ms": Float64,
     }

@@ -15,7 +15,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from dwarf_ros.ros import node
+from dwarf_ros.ros.inputs import INPUT_TOPICS
+from dwarf_ros.ros.parameters import PARAMETERS as NODE_PARAMETERS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = REPOSITORY / "launch" / "dwarf.launch.py"
@@ -64,8 +65,8 @@ def constants() -> dict[str, dict[str, str]]:
 
 def test_the_parameters_and_topics_that_it_offers_are_the_nodes():
     offered = constants()
-    assert set(offered["PARAMETERS"]) <= set(node.PARAMETERS)
-    assert set(offered["INPUTS"].values()) == set(node.INPUT_TOPICS)
+    assert set(offered["PARAMETERS"]) <= set(NODE_PARAMETERS)
+    assert set(offered["INPUTS"].values()) == set(INPUT_TOPICS)
     assert {*offered["PARAMETERS"], *offered["INPUTS"]} <= ARGUMENTS
 
 

@@ -25,7 +25,7 @@ from rclpy.qos import (
 )
 
 from dwarf_ros.recordings.folders import FRAME_ID
-from dwarf_ros.ros import node
+from dwarf_ros.ros.inputs import INPUT_TOPICS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
@@ -96,7 +96,7 @@ def shown_by_foxglove() -> Iterator[Shown]:
 def test_each_topic_shown_is_the_nodes_in_type_and_quality_of_service(start_node, rig):
     start_node("-p", "estimator:=classical")
     shown = [*shown_by_rviz(), *shown_by_foxglove()]
-    inputs = {"/" + topic for topic in node.INPUT_TOPICS}
+    inputs = {"/" + topic for topic in INPUT_TOPICS}
 
     def ends(topic: str) -> list[Any]:
         """What the node has there; the rig publishes the inputs."""

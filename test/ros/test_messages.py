@@ -18,6 +18,7 @@ pytest.importorskip("sensor_msgs")
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dwarf_ros import geometry
+from dwarf_ros.recordings import camera_messages
 from dwarf_ros.ros import messages
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 
@@ -108,12 +109,12 @@ def test_every_encoding_comes_out_grey_or_rgb(encoding, sent, expected, padding,
     message = Image(height=2, width=3, encoding=encoding, step=len(rows[0]))
     message.is_bigendian = int(big_endian)
     message.data = array.array("B", b"".join(rows))
-    image = messages.image_from_message(message)
+    image = camera_messages.image_from_message(message)
     assert image.dtype == expected.dtype
     np.testing.assert_array_equal(image, expected)
     # The last row's padding may be missing.
     message.data = message.data[: len(message.data) - padding]
-    np.testing.assert_array_equal(messages.image_from_message(message), expected)
+    np.testing.assert_array_equal(camera_messages.image_from_message(message), expected)
 
 
 @pytest.mark.parametrize("tile", ["rggb", "bggr", "gbrg", "grbg"])
@@ -124,7 +125,7 @@ def test_a_bayer_mosaic_of_one_colour_comes_out_in_that_colour(tile, bits):
     cell = np.array([[colour[tile[0]], colour[tile[1]]], [colour[tile[2]], colour[tile[3]]]])
     mosaic = np.tile(cell * scale, (4, 4)).astype(np.uint16 if bits == 16 else np.uint8)
     message = messages.image_message(mosaic, 0, "camera", f"bayer_{tile}{bits}")
-    image = messages.image_from_message(message)
+    image = camera_messages.image_from_message(message)
     assert image.dtype == mosaic.dtype
     expected = np.array([colour[c] * scale for c in "rgb"])
     np.testing.assert_array_equal(image[2:-2, 2:-2], np.broadcast_to(expected, (4, 4, 3)))
@@ -146,10 +147,10 @@ def compressed(
 @pytest.mark.parametrize("image", [GREY, RGB, GREY16])
 def test_a_png_comes_out_to_the_last_bit_and_says_its_size(image):
     message = compressed(image, ".png")
-    back = messages.image_from_compressed(message)
+    back = camera_messages.image_from_compressed(message)
     assert back.dtype == image.dtype
     np.testing.assert_array_equal(back, image)
-    assert messages.compressed_image_size(message.data) == (3, 2)
+    assert camera_messages.compressed_image_size(message.data) == (3, 2)
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (24, 40, 3)])
@@ -157,23 +158,23 @@ def test_a_jpeg_comes_out_nearly_and_says_its_size(shape):
     image = np.full(shape, 90, np.uint8)
     image[..., :10, :] = 200
     message = compressed(image, ".jpg")
-    back = messages.image_from_compressed(message)
+    back = camera_messages.image_from_compressed(message)
     assert back.shape == shape
     assert np.abs(back.astype(int) - image).mean() < 3
-    assert messages.compressed_image_size(message.data) == (40, 24)
+    assert camera_messages.compressed_image_size(message.data) == (40, 24)
 
 
 def test_a_jpegs_colours_are_not_swapped():
     image = np.zeros((16, 16, 3), np.uint8)
     image[...] = (200, 100, 20)
-    back = messages.image_from_compressed(compressed(image, ".jpg"))
+    back = camera_messages.image_from_compressed(compressed(image, ".jpg"))
     np.testing.assert_allclose(back, image, atol=4)
 
 
 def test_a_compressed_bayer_mosaic_comes_out_in_colour():
     mosaic = np.tile(np.array([[200, 120], [120, 40]], np.uint8), (4, 4))
     message = compressed(mosaic, ".png", "bayer_rggb8; png compressed ")
-    image = messages.image_from_compressed(message)
+    image = camera_messages.image_from_compressed(message)
     np.testing.assert_array_equal(image[2:-2, 2:-2], np.broadcast_to([200, 120, 40], (4, 4, 3)))
 
 
@@ -198,7 +199,7 @@ def test_a_compressed_image_that_is_none_is_one_line(data, expected):
     message = CompressedImage(format="png")
     message.data = array.array("B", data)
     with pytest.raises(InputError) as caught:
-        messages.image_from_compressed(message, "top")
+        camera_messages.image_from_compressed(message, "top")
     assert str(caught.value).startswith(expected)
 
 
@@ -224,7 +225,7 @@ def spoilt(**changes) -> Image:
 )
 def test_an_image_that_is_none_is_one_line(message, expected):
     with pytest.raises(InputError) as caught:
-        messages.image_from_message(message, "top")
+        camera_messages.image_from_message(message, "top")
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -235,7 +236,7 @@ def test_an_image_that_is_none_is_one_line(message, expected):
     height=st.one_of(st.integers(0, 5), st.integers(0, 2**32 - 1)),
     width=st.one_of(st.integers(0, 5), st.integers(0, 2**32 - 1)),
     step=st.one_of(st.integers(0, 20), st.integers(0, 2**32 - 1)),
-    encoding=st.sampled_from([*messages.IMAGE_ENCODINGS, "", "8UC2", "nonsense"]),
+    encoding=st.sampled_from([*camera_messages.IMAGE_ENCODINGS, "", "8UC2", "nonsense"]),
     big_endian=st.integers(0, 255),
     size=st.integers(0, 100),
 )
@@ -246,7 +247,7 @@ def test_any_image_message_is_an_image_or_one_error(
         height=height, width=width, step=step, encoding=encoding, is_bigendian=big_endian
     )
     message.data = array.array("B", bytes(size))
-    image = result_or_error(messages.image_from_message, message)
+    image = result_or_error(camera_messages.image_from_message, message)
     if isinstance(image, np.ndarray):
         assert image.shape[:2] == (height, width)
         assert image.dtype in (np.uint8, np.uint16)
@@ -289,7 +290,7 @@ def test_an_array_that_is_no_image_is_refused():
 
 def test_a_camera_survives_the_way_to_two_messages_and_back():
     left, right = messages.camera_info_messages(CAMERA, 5, "left_optical")
-    assert messages.camera_from_messages(left, right) == CAMERA
+    assert camera_messages.camera_from_messages(left, right) == CAMERA
     assert left.header == right.header
     assert left.header.frame_id == "left_optical"
     assert right.p[3] == pytest.approx(-CAMERA.fx * CAMERA.baseline)
@@ -301,7 +302,9 @@ def test_the_baseline_is_that_between_both_cameras_not_to_the_origin():
     # The numbers of KITTI's colour cameras.
     left.p[3], right.p[3] = 44.85728, -339.5242
     left.p[0] = right.p[0] = left.p[5] = right.p[5] = 721.5377
-    assert messages.camera_from_messages(left, right).baseline == pytest.approx(0.53273, abs=1e-5)
+    assert camera_messages.camera_from_messages(left, right).baseline == pytest.approx(
+        0.53273, abs=1e-5
+    )
 
 
 @given(
@@ -315,7 +318,7 @@ def test_binning_and_region_of_interest_keep_every_point_at_its_place(binning, o
         info.binning_x, info.binning_y = binning
         info.roi.x_offset, info.roi.y_offset = offset
         info.roi.width, info.roi.height = 28, 16
-    camera = messages.camera_from_messages(left, right)
+    camera = camera_messages.camera_from_messages(left, right)
     scale_x, scale_y = (max(b, 1) for b in binning)
     assert (camera.width, camera.height) == (28 // scale_x, 16 // scale_y)
     assert camera.baseline == pytest.approx(CAMERA.baseline)
@@ -378,7 +381,7 @@ def test_a_broken_calibration_is_one_line_that_names_the_topics(spoil, expected)
     left, right = messages.camera_info_messages(CAMERA, 0, "camera")
     spoil(left, right)
     with pytest.raises(InputError) as caught:
-        messages.camera_from_messages(left, right, "/l", "/r")
+        camera_messages.camera_from_messages(left, right, "/l", "/r")
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
 
@@ -395,7 +398,7 @@ def test_any_two_camera_infos_are_a_camera_or_one_error(projection, sizes):
         (left, right), (sizes[:4], sizes[4:]), strict=True
     ):
         info.width, info.height, info.binning_x, info.roi.x_offset = width, height, binning, offset
-    camera = result_or_error(messages.camera_from_messages, left, right)
+    camera = result_or_error(camera_messages.camera_from_messages, left, right)
     if isinstance(camera, StereoCamera):
         assert camera.baseline > 0
     else:
@@ -531,7 +534,7 @@ def test_markers_are_one_list_of_lines_along_the_clouds_motion(dt):
     assert 0 < len(sampled) < 15
     ends = np.array([(p.x, p.y, p.z) for p in marker.points]).reshape(-1, 2, 3)
     np.testing.assert_allclose(ends[:, 0], sampled[:, :3], rtol=1e-5, atol=1e-6)
-    way = sampled[:, 4:] * messages.MARKER_WAY_S
+    way = sampled[:, 4:] * messages.MARKER_TIME_S
     np.testing.assert_allclose(ends[:, 1] - ends[:, 0], way, rtol=1e-3, atol=1e-4)
     assert len(marker.colors) == len(marker.points)
     speed = np.linalg.norm(sampled[:, 4:], axis=1)
@@ -620,5 +623,5 @@ def test_an_answer_with_a_truncated_image_is_one_line():
 def test_a_real_image_comes_back_to_the_last_bit(real_data):
     file = next(iter(sorted((real_data("kitti_odometry") / "image_l").iterdir())))
     image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    back = messages.image_from_message(messages.image_message(image, 0, "camera"))
+    back = camera_messages.image_from_message(messages.image_message(image, 0, "camera"))
     np.testing.assert_array_equal(back, image)

@@ -32,8 +32,10 @@ from visualization_msgs.msg import MarkerArray
 
 from dwarf_ros.estimators.classical import ClassicalEstimator
 from dwarf_ros.network.weights import FORMAT, FORMAT_VERSION
+from dwarf_ros.recordings import camera_messages
 from dwarf_ros.recordings.folders import open_sequence
-from dwarf_ros.ros import messages, node, parameters
+from dwarf_ros.ros import messages, parameters, worker
+from dwarf_ros.ros.inputs import Received
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
 from dwarf_ros.types import StereoCamera
 
@@ -158,7 +160,7 @@ def test_every_topic_carries_the_newest_frame_with_its_geometry(start_node, rig)
     lines = last["scene_flow_markers"]
     assert (lines.type, lines.ns) == (lines.LINE_LIST, "scene_flow")
     ways = np.array([(p.x, p.y, p.z) for p in lines.points]).reshape(-1, 2, 3)
-    way = np.median(ways[:, 1] - ways[:, 0], axis=0) / messages.MARKER_WAY_S
+    way = np.median(ways[:, 1] - ways[:, 0], axis=0) / messages.MARKER_TIME_S
     assert way == pytest.approx([expected, 0, 0], abs=0.2)
     assert all(0 < latency.data < 60_000 for latency in latencies)
     assert latencies
@@ -169,7 +171,7 @@ def test_every_topic_carries_the_newest_frame_with_its_geometry(start_node, rig)
     assert red > blue
     assert process.stop() == 0
     counts = process.counts()
-    assert counts["answered"] >= 1
+    assert counts["estimated"] >= 1
     assert 2 * counts["accepted"] == sum(counts.values())
 
 
@@ -280,7 +282,7 @@ def test_equal_stamps_and_time_jumping_back_and_forward_do_not_stop_it(start_nod
     rig.feed_until(lambda: stamp_of(flows[-1]) < before)
     rig.frames += 2000
     rig.feed_until(
-        lambda: re.search(r"\d s between two frames, more than 1 s: starting anew", process.log())
+        lambda: re.search(r"\d s between two frames, more than 1 s: restarting", process.log())
     )
     rig.feed_until(lambda: stamp_of(flows[-1]) > before)
     assert process.stop() == 0
@@ -295,7 +297,7 @@ def test_without_subscribers_nothing_is_estimated(start_node, rig):
         rig.spin(0.1)
     assert process.stop(signal.SIGTERM) == 0
     counts = process.counts()
-    assert counts["answered"] == 0
+    assert counts["estimated"] == 0
     assert counts["accepted"] == counts["no subscriber"] > 0
 
 
@@ -313,7 +315,7 @@ def test_a_burst_is_answered_from_its_newest_frames(start_node, rig):
     assert stamps == sorted(set(stamps))
     assert process.stop() == 0
     counts = process.counts()
-    assert counts["answered"] == len(flows)
+    assert counts["estimated"] == len(flows)
     assert 2 * counts["accepted"] == sum(counts.values())
 
 
@@ -409,7 +411,7 @@ def test_a_signal_ends_it_while_it_estimates(start_node, rig):
     assert process.stop(signal.SIGTERM) == 0
     counts = process.counts()
     assert counts["accepted"] == 1
-    assert counts["answered"] + counts.get("stopped", 0) == 1
+    assert counts["estimated"] + counts.get("stopped", 0) == 1
 
 
 def test_a_signal_ends_it_without_waiting_for_a_slow_teardown(start_node):
@@ -489,7 +491,7 @@ def test_diagnostics_count_pairs_and_name_estimator_and_engine(start_node, rig):
     assert status.level == DiagnosticStatus.OK
     assert status.name == "dwarf: scene flow"
     assert (values["estimator"], values["engine"]) == ("classical", "opencv")
-    assert int(values["accepted"]) >= int(values["answered"]) >= 3
+    assert int(values["accepted"]) >= int(values["estimated"]) >= 3
     assert float(values["median latency (ms)"]) > 0
 
 
@@ -530,7 +532,7 @@ def test_every_pair_of_a_real_drive_is_answered_at_2_hz(real_data, start_node, r
     assert player.returncode == 0
     rig.wait_for(lambda: len(disparities) == 11)
     assert process.stop() == 0
-    assert process.counts() == {"accepted": 11, "answered": 11}, process.log()
+    assert process.counts() == {"accepted": 11, "estimated": 11}, process.log()
     stamps = [json.loads(line)["stamp_ns"] for line in log.read_text().splitlines()]
     assert len(stamps) == 12
     assert [stamp_of(d) for d in disparities] == stamps[1:]
@@ -596,18 +598,18 @@ def test_the_parameters_that_ros_knows_are_those_of_the_table(start_node, rig):
 
 def test_the_parameter_file_lists_every_parameter_with_its_default():
     listed = yaml.safe_load((REPOSITORY / "config" / "dwarf.yaml").read_text())
-    defaults = {name: spec.default for name, spec in node.PARAMETERS.items()}
+    defaults = {name: spec.default for name, spec in parameters.PARAMETERS.items()}
     assert listed["/**"]["ros__parameters"] == defaults
 
 
 def test_the_mailbox_keeps_the_newest_and_lets_go_when_closed():
-    image = node.Received(Image(), 0.0)
+    image = Received(Image(), "left/image_rect", 0.0)
     pair = StereoPair(0, image, image, CAMERA)
-    old, new = (node.Work(ConsecutivePairs(pair, pair), float(i)) for i in range(2))
-    mailbox = node.Mailbox()
+    old, new = (worker.Job(ConsecutivePairs(pair, pair), float(i)) for i in range(2))
+    mailbox = worker.Mailbox()
     assert not mailbox.put(old)
     assert mailbox.put(new)
-    warm_up = node.WarmUp(160, 96)
+    warm_up = worker.WarmUp(160, 96)
     mailbox.put_warm_up(warm_up)
     assert mailbox.take() is warm_up
     assert mailbox.take() is new
@@ -626,7 +628,7 @@ def test_an_estimator_that_fails_once_costs_one_pair(start_node, rig):
     flows = rig.listen("flow", Image)
     rig.connect()
     rig.feed_until(lambda: len(flows) >= 5)
-    assert "pair not answered: AssertionError: out of luck" in process.log()
+    assert "pair not estimated: AssertionError: out of luck" in process.log()
     assert process.stop() == 0
     assert process.counts()["failed"] == 1
     assert "Traceback" not in process.log()
@@ -641,7 +643,7 @@ def test_an_estimator_that_always_fails_is_an_error_state_and_one_line_now_and_t
     rig.connect()
     rig.feed_until(
         lambda: any(
-            s.status[0].message == "pair not answered: MemoryError: none left" for s in statuses
+            s.status[0].message == "pair not estimated: MemoryError: none left" for s in statuses
         )
     )
     assert statuses[-1].status[0].level == DiagnosticStatus.ERROR
@@ -649,8 +651,8 @@ def test_an_estimator_that_always_fails_is_an_error_state_and_one_line_now_and_t
     assert process.stop() == 0
     counts = process.counts()
     assert counts["failed"] >= 1
-    assert counts["answered"] == 0
-    assert process.log().count("pair not answered") <= 1 + counts["failed"] // 2
+    assert counts["estimated"] == 0
+    assert process.log().count("pair not estimated") <= 1 + counts["failed"] // 2
 
 
 def test_a_dead_thread_is_told_and_the_node_can_be_activated_again(start_node, rig):
@@ -659,7 +661,7 @@ def test_a_dead_thread_is_told_and_the_node_can_be_activated_again(start_node, r
     flows = rig.listen("flow", Image)
     statuses = rig.listen("/diagnostics", DiagnosticArray)
     rig.connect()
-    told = "the estimating thread has ended: deactivate and activate again"
+    told = "the worker thread has ended: deactivate and activate the node"
     rig.feed_until(lambda: any(s.status[0].message == told for s in statuses))
     assert told in process.log()
     assert rig.transition("deactivate")
@@ -718,13 +720,13 @@ def test_a_camera_that_dies_changes_and_comes_back_is_followed(start_node, rig):
         lambda: "nothing on /right/image_rect (1 publisher(s), check QoS)" in process.log(),
         right_is_dead,
     )
-    assert statuses[-1].status[0].level == DiagnosticStatus.WARN
+    rig.wait_for(lambda: statuses[-1].status[0].level == DiagnosticStatus.WARN)
     flows.clear()
     rig.feed_until(lambda: flows)
 
     def grey(frame: dict) -> None:
         for topic in ("left/image_rect", "right/image_rect"):
-            rgb = messages.image_from_message(frame[topic])
+            rgb = camera_messages.image_from_message(frame[topic])
             frame[topic] = messages.image_message(
                 np.ascontiguousarray(rgb[..., 1]), stamp_of(frame[topic]), "camera"
             )
@@ -736,7 +738,7 @@ def test_a_camera_that_dies_changes_and_comes_back_is_followed(start_node, rig):
         for side in ("left", "right"):
             info, topic = frame[f"{side}/camera_info"], f"{side}/image_rect"
             info.roi.width, info.roi.height = 128, 80
-            rgb = messages.image_from_message(frame[topic])[:80, :128]
+            rgb = camera_messages.image_from_message(frame[topic])[:80, :128]
             frame[topic] = messages.image_message(
                 np.ascontiguousarray(rgb), stamp_of(frame[topic]), "camera"
             )
@@ -828,7 +830,7 @@ def test_compressed_images_are_answered_and_damaged_ones_told(start_node, rig):
 
     def compress(frame: dict, damage: int = 0) -> None:
         for topic in ("left/image_rect", "right/image_rect"):
-            bgr = messages.image_from_message(frame[topic])[..., ::-1]
+            bgr = camera_messages.image_from_message(frame[topic])[..., ::-1]
             file = cv2.imencode(".png", np.ascontiguousarray(bgr))[1].tobytes()
             message = CompressedImage(header=frame[topic].header, format="rgb8; png compressed")
             message.data = array.array("B", file[: len(file) - damage])
@@ -865,7 +867,7 @@ def test_live_parameters_of_pairs_and_velocities(start_node, rig):
         """Something nearer goes past the wall and hides some of it."""
         column = 30 + 11 * (rig.frames % 8)
         for topic, shift in (("left/image_rect", 0), ("right/image_rect", -14)):
-            pixels = messages.image_from_message(frame[topic])
+            pixels = camera_messages.image_from_message(frame[topic])
             pixels[20:70, column + shift : column + shift + 40] = picture
             frame[topic] = messages.image_message(pixels, stamp_of(frame[topic]), "camera")
 

@@ -1,4 +1,4 @@
-"""What is counted adds up, and is said."""
+"""Counts add up and are reported."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ pytest.importorskip("diagnostic_msgs")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from dwarf_ros.ros.diagnostics import (
-    BUSY,
-    DECODE,
-    NETWORK,
-    QUEUE,
-    Statistics,
-    diagnostics_message,
-    resident_memory_mib,
-    values_of,
-)
+from dwarf_ros.ros.statistics import BUSY, DECODE, NETWORK, QUEUE, Statistics, values_of
+from dwarf_ros.ros.status import diagnostics_message, resident_memory_mib
 
 
 def counted() -> Statistics:
@@ -28,35 +20,35 @@ def counted() -> Statistics:
     for _ in range(5):
         statistics.accept()
     for latency_s in (0.010, 0.030, 0.020):
-        statistics.answer(latency_s, {QUEUE: latency_s / 2, NETWORK: latency_s / 2})
+        statistics.estimate(latency_s, {QUEUE: latency_s / 2, NETWORK: latency_s / 2})
     statistics.drop(BUSY)
     statistics.fail("left/image_rect: data has 0 bytes")
     return statistics
 
 
-def test_every_accepted_pair_is_answered_or_dropped_for_a_cause():
+def test_every_accepted_pair_is_estimated_or_dropped_for_a_cause():
     statistics = counted()
-    assert statistics.accepted == statistics.answered + statistics.dropped.total()
+    assert statistics.accepted == statistics.estimated + statistics.dropped.total()
     assert statistics.summary(Counter({"no partner": 2, "gap": 0})) == (
-        "accepted 5 pairs, answered 3, dropped 1 busy, 1 failed; not paired: 2 no partner"
+        "accepted 5 pairs, estimated 3, dropped 1 busy, 1 failed; not paired: 2 no partner"
     )
 
 
-def test_a_failure_is_told_until_the_next_answer():
+def test_a_failure_is_reported_until_the_next_estimate():
     statistics = counted()
     assert statistics.failing
-    statistics.answer(0.01, {})
+    statistics.estimate(0.01, {})
     assert not statistics.failing
     assert statistics.last_error == "left/image_rect: data has 0 bytes"
 
 
-def test_latencies_are_of_the_last_answers_only():
+def test_latencies_are_of_the_last_estimates_only():
     statistics = Statistics()
     assert statistics.latencies_ms() == {}
     for _ in range(1000):
-        statistics.answer(9.0, {DECODE: 9.0})
+        statistics.estimate(9.0, {DECODE: 9.0})
     for number in range(200):
-        statistics.answer(0.05, {DECODE: 0.001 * number})
+        statistics.estimate(0.05, {DECODE: 0.001 * number})
     times_ms = statistics.latencies_ms()
     assert times_ms["latency"] == pytest.approx((50, 50))
     assert times_ms[DECODE] == pytest.approx((99.5, 189.05))
@@ -90,7 +82,7 @@ def test_values_and_status_carry_every_count():
     values = values_of(counted(), Counter({"duplicate stamp": 4, "gap": 0}))
     assert values == {
         "accepted": 5,
-        "answered": 3,
+        "estimated": 3,
         "dropped: busy": 1,
         "dropped: failed": 1,
         "not paired: duplicate stamp": 4,
@@ -121,5 +113,5 @@ def test_values_and_status_carry_every_count():
     assert {v.key: v.value for v in status.values} == {k: str(v) for k, v in values.items()}
 
 
-def test_before_the_first_answer_there_is_no_latency():
+def test_before_the_first_estimate_there_is_no_latency():
     assert values_of(Statistics(), {})["median latency (ms)"] == ""

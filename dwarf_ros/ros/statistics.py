@@ -1,19 +1,14 @@
-"""What the live node counts and times, and how it says so on /diagnostics and in its last log line."""
+"""Counts, rates and latencies of the stereo pairs that the node handles."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-
-from dwarf_ros.ros.messages import stamp_from_ns
 
 BUSY = "busy"
 FAILED = "failed"
@@ -31,21 +26,21 @@ _LATENCIES = 200
 
 @dataclass(eq=False)
 class Statistics:
-    """Counts of consecutive stereo pairs since the node started; for any thread.
+    """Counts of consecutive stereo pairs since the node started; thread-safe.
 
     Attributes:
-        accepted: complete pairs handed to the worker; each is answered or dropped in the end.
-        answered: pairs that were estimated and published.
-        dropped: accepted pairs that were not answered, by cause.
+        accepted: complete pairs handed to the worker; each is estimated or dropped in the end.
+        estimated: pairs that were estimated and published.
+        dropped: accepted pairs that were not estimated, by cause.
         last_error: one line, empty while nothing failed.
         failing: whether the last pair that the worker took failed.
-        latencies_s: from the arrival of a pair's last image until its answer was published, s; the last ones.
-        stages_s: the parts of it by stage of `STAGES`, s; the last ones. The wait for the partner comes before it.
+        latencies_s: from the arrival of a pair's last image until its estimate was published, s; the last ones.
+        stages_s: its parts by stage of `STAGES`, s; the last ones. The wait for the partner comes before it.
         clock: monotonic time, s.
     """
 
     accepted: int = 0
-    answered: int = 0
+    estimated: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     last_error: str = ""
     failing: bool = False
@@ -61,10 +56,10 @@ class Statistics:
         # Up to 1 kHz.
         self._times_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=5000))
 
-    def tick(self, what: str) -> None:
-        """Something happened whose rate is of interest."""
+    def tick(self, event: str) -> None:
+        """Count an event for `rate_hz`."""
         with self._lock:
-            self._times_s[what].append(self.clock())
+            self._times_s[event].append(self.clock())
 
     def accept(self) -> None:
         """A pair was handed to the worker."""
@@ -72,40 +67,40 @@ class Statistics:
         with self._lock:
             self.accepted += 1
 
-    def answer(self, latency_s: float, stages_s: Mapping[str, float]) -> None:
-        """A pair was published, latency_s after its last image had come, in these parts."""
+    def estimate(self, latency_s: float, stages_s: Mapping[str, float]) -> None:
+        """A pair was published, latency_s after its last image arrived."""
         self.tick("out")
         with self._lock:
-            self.answered += 1
+            self.estimated += 1
             self.failing = False
             self.latencies_s.append(latency_s)
             for stage, seconds in stages_s.items():
                 self.stages_s[stage].append(seconds)
 
     def drop(self, cause: str) -> None:
-        """An accepted pair will not be answered."""
+        """An accepted pair will not be estimated."""
         with self._lock:
             self.dropped[cause] += 1
 
     def fail(self, error: str) -> None:
-        """An accepted pair could not be answered because of an error, one line."""
+        """An accepted pair could not be estimated because of an error, one line."""
         with self._lock:
             self.dropped[FAILED] += 1
             self.failing = True
             self.last_error = error
 
-    def rate_hz(self, what: str) -> float:
-        """How often something happened in the last 5 s, Hz; "in" is pairs accepted, "out" pairs answered."""
+    def rate_hz(self, event: str) -> float:
+        """Rate of an event over the last 5 s, Hz; "in" is pairs accepted, "out" pairs estimated."""
         now_s = self.clock()
         window_s = min(_RATE_WINDOW_S, now_s - self._started_s)
         with self._lock:
-            times_s = self._times_s[what]
+            times_s = self._times_s[event]
             while times_s and times_s[0] < now_s - _RATE_WINDOW_S:
                 times_s.popleft()
             return len(times_s) / window_s if window_s > 0 else 0.0
 
     def latencies_ms(self) -> dict[str, tuple[float, float]]:
-        """Median and 95th percentile, ms, of the last answers' latency ("latency") and of each stage; empty before any."""
+        """Median and 95th percentile, ms, of the latency ("latency") and of each stage; empty before the first."""
         with self._lock:
             series = {"latency": list(self.latencies_s)} | {
                 stage: list(seconds) for stage, seconds in self.stages_s.items()
@@ -117,14 +112,14 @@ class Statistics:
         }
 
     def drops(self) -> dict[str, int]:
-        """Accepted pairs that were not answered, by cause."""
+        """Accepted pairs that were not estimated, by cause."""
         with self._lock:
             return dict(sorted(self.dropped.items()))
 
     def summary(self, unpaired: Mapping[str, int]) -> str:
-        """One line of everything counted; `unpaired` are the synchroniser's drops, which never became a pair."""
+        """All counts in one line; `unpaired` are the synchronizer's drops, which never became a pair."""
         with self._lock:
-            line = f"accepted {self.accepted} pairs, answered {self.answered}, dropped {listed(self.dropped)}"
+            line = f"accepted {self.accepted} pairs, estimated {self.estimated}, dropped {listed(self.dropped)}"
         return f"{line}; not paired: {listed(unpaired)}"
 
 
@@ -133,44 +128,11 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {cause}" for cause, n in sorted(counts.items()) if n) or "none"
 
 
-def resident_memory_mib() -> float | None:
-    """Memory that this process has in use (resident set), MiB; None where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def diagnostics_message(
-    node_name: str,
-    stamp_ns: int,
-    level: bytes,
-    message: str,
-    values: Mapping[str, object],
-) -> DiagnosticArray:
-    """One status of the node: a level of DiagnosticStatus, one line, and values by key."""
-    status = DiagnosticStatus(
-        level=level,
-        name=f"{node_name}: scene flow",
-        message=message,
-        hardware_id="",
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-    )
-    array = DiagnosticArray(status=[status])
-    array.header.stamp = stamp_from_ns(stamp_ns)
-    return array
-
-
 def values_of(counted: Statistics, unpaired: Mapping[str, int]) -> dict[str, object]:
-    """Key and value of all that is counted and timed.
-
-    accepted, answered, dropped and not paired by cause, rates of pairs in and out, median and 95th percentile of the latency
-    and of its stages, last error.
-    """
+    """Counts, rates, latencies and the last error, by their key on /diagnostics."""
     values: dict[str, object] = {
         "accepted": counted.accepted,
-        "answered": counted.answered,
+        "estimated": counted.estimated,
         **{f"dropped: {cause}": n for cause, n in counted.drops().items()},
         **{f"not paired: {cause}": n for cause, n in sorted(unpaired.items()) if n},
         "rate in (Hz)": f"{counted.rate_hz('in'):.1f}",

@@ -1,0 +1,241 @@
+"""The node's four input topics: subscriptions, calibration, and the pairing of their images."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from dwarf_ros.recordings.camera_messages import (
+    camera_from_messages,
+    compressed_image_size,
+    image_from_compressed,
+    image_from_message,
+)
+from dwarf_ros.ros import distro
+from dwarf_ros.ros.log import ThrottledLog
+from dwarf_ros.ros.messages import ns_from_stamp
+from dwarf_ros.ros.statistics import Statistics, listed
+from dwarf_ros.ros.synchronizer import ConsecutivePairs, Synchronizer
+from dwarf_ros.types import InputError, StereoCamera
+
+LEFT, RIGHT = "left/image_rect", "right/image_rect"
+LEFT_INFO, RIGHT_INFO = "left/camera_info", "right/camera_info"
+INPUT_TOPICS = {LEFT: Image, LEFT_INFO: CameraInfo, RIGHT: Image, RIGHT_INFO: CameraInfo}
+UNREADABLE = "unreadable"
+# A topic is silent, and the node stalled, after this time.
+STALLED_S = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Received:
+    """An image message, the topic that it arrived on, and when (monotonic clock, s)."""
+
+    message: Image | CompressedImage
+    topic: str
+    arrived_s: float
+
+
+def decode(received: Received) -> np.ndarray:
+    """Pixels of a received image, uint8 or uint16, grey or RGB.
+
+    Raises:
+        InputError: the message holds no image that can be decoded.
+    """
+    if isinstance(received.message, CompressedImage):
+        return image_from_compressed(received.message, received.topic)
+    return image_from_message(received.message, received.topic)
+
+
+class Inputs:
+    """Subscribes to `INPUT_TOPICS` and pairs what arrives.
+
+    Args:
+        node: subscribes; its parameters are read for every image.
+        statistics: rates of the image topics, and the last error.
+        log: receives warnings about the input.
+        drops: counts images that did not become a pair, by cause; continued here.
+        on_pairs: called with every two consecutive stereo pairs, and when the last image arrived (monotonic clock, s).
+        on_size: called with the size of every image that fits the calibration, px.
+
+    Raises:
+        Exception: rclpy refuses a quality of service.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        statistics: Statistics,
+        log: ThrottledLog,
+        drops: Counter[str],
+        on_pairs: Callable[[ConsecutivePairs[Received], float], None],
+        on_size: Callable[[int, int], None],
+    ) -> None:
+        self._node = node
+        self._statistics = statistics
+        self._log = log
+        self._on_pairs = on_pairs
+        self._on_size = on_size
+        self._synchronizer: Synchronizer[Received] = Synchronizer(
+            queue_size=self._parameter("queue_size"), drops=drops
+        )
+        self._drops_seen: Counter[str] = Counter(drops)
+        self._infos: dict[str, CameraInfo] = {}
+        self._received_s: dict[str, float] = {}
+        self._incompatible: dict[str, str] = {}
+        self._subscribers: list[Any] = []
+        try:
+            for topic in INPUT_TOPICS:
+                self._subscribers.append(self._subscribe(topic))
+        except Exception:
+            self.destroy()
+            raise
+
+    @property
+    def topics(self) -> list[str]:
+        """Full names of the topics, as subscribed to."""
+        return [self._resolved(topic) for topic in INPUT_TOPICS]
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        for subscriber in self._subscribers:
+            self._node.destroy_subscription(subscriber.sub)
+        self._subscribers.clear()
+
+    def note_progress(self) -> None:
+        """Remember the drops so far; `missing` names later ones only."""
+        self._drops_seen = Counter(self._synchronizer.drops)
+
+    def missing(self) -> str:
+        """Why no stereo pairs arrive, as far as the node can tell; one line."""
+        silent = [self._hint(topic) for topic in INPUT_TOPICS if self._is_silent(topic)]
+        if silent:
+            return f"nothing on {', '.join(silent)}"
+        synchronizer = self._synchronizer
+        if synchronizer.camera is None:
+            return f"the calibration cannot be used: {self._statistics.last_error}"
+        difference_s, tolerance_s = synchronizer.last_difference_s, synchronizer.tolerance_s
+        if difference_s is not None and difference_s > tolerance_s:
+            return (
+                f"stamps of left and right differ by {difference_s * 1e3:.3f} ms, "
+                f"more than sync_tolerance_s and approximate_sync allow ({tolerance_s * 1e3:g} ms)"
+            )
+        lost = listed(synchronizer.drops - self._drops_seen)
+        return f"images arrive but do not pair ({lost if lost != 'none' else 'one frame only'})"
+
+    def _is_silent(self, topic: str) -> bool:
+        if INPUT_TOPICS[topic] is CameraInfo:
+            return topic not in self._infos
+        return time.monotonic() - self._received_s.get(topic, -math.inf) >= STALLED_S
+
+    def _hint(self, topic: str) -> str:
+        name = self._resolved(topic)
+        publishers = self._node.count_publishers(name)
+        if publishers == 0:
+            return f"{name} (no publisher)"
+        if topic in self._incompatible:
+            policy = self._incompatible[topic]
+            return f"{name} ({publishers} publisher(s), QoS does not match: {policy})"
+        return f"{name} ({publishers} publisher(s), check QoS)"
+
+    def _parameter(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def _is_compressed(self, topic: str) -> bool:
+        return INPUT_TOPICS[topic] is Image and self._parameter("image_transport") == "compressed"
+
+    def _resolved(self, topic: str) -> str:
+        # As image_transport names it, also after remapping.
+        suffix = "/compressed" if self._is_compressed(topic) else ""
+        return self._node.resolve_topic_name(topic) + suffix
+
+    def _subscribe(self, topic: str) -> Any:
+        subscriber = distro.subscriber_class()(
+            self._node,
+            CompressedImage if self._is_compressed(topic) else INPUT_TOPICS[topic],
+            self._resolved(topic),
+            qos_profile=qos_profile_sensor_data,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=functools.partial(self._on_incompatible_qos, topic)
+            ),
+        )
+        on_info = INPUT_TOPICS[topic] is CameraInfo
+        subscriber.registerCallback(
+            functools.partial(self._on_camera_info if on_info else self._on_image, topic)
+        )
+        return subscriber
+
+    def _on_image(self, topic: str, message: Image | CompressedImage) -> None:
+        now_s = time.monotonic()
+        self._received_s[topic] = now_s
+        self._statistics.tick(topic)
+        name = self._resolved(topic)
+        synchronizer = self._synchronizer
+        try:
+            size = (
+                compressed_image_size(message.data, name)
+                if isinstance(message, CompressedImage)
+                else (message.width, message.height)
+            )
+        except InputError as error:
+            synchronizer.drops[UNREADABLE] += 1
+            self._log.warn(topic, str(error))
+            return
+        camera = synchronizer.camera
+        if camera is not None and size == (camera.width, camera.height):
+            self._on_size(*size)
+        approximate = self._parameter("approximate_sync")
+        synchronizer.tolerance_s = self._parameter("sync_tolerance_s") if approximate else 0.0
+        synchronizer.max_frame_gap_s = self._parameter("max_frame_gap_s")
+        add = synchronizer.add_left if topic == LEFT else synchronizer.add_right
+        pairs = add(ns_from_stamp(message.header.stamp), size, Received(message, name, now_s))
+        while synchronizer.notices:
+            self._log.warn(*synchronizer.notices.popleft())
+        if pairs is not None:
+            self._on_pairs(pairs, now_s)
+
+    def _on_camera_info(self, topic: str, message: CameraInfo) -> None:
+        known = self._infos.get(topic)
+        if known is not None and _calibration(known) == _calibration(message):
+            return
+        self._infos[topic] = message
+        if len(self._infos) < 2:
+            return
+        camera: StereoCamera | None = None
+        try:
+            camera = camera_from_messages(
+                *(self._infos[t] for t in (LEFT_INFO, RIGHT_INFO)),
+                *(self._resolved(t) for t in (LEFT_INFO, RIGHT_INFO)),
+            )
+        except InputError as error:
+            self._statistics.last_error = str(error)
+            self._log.error("calibration", f"{error}; waiting for a usable calibration")
+        self._synchronizer.set_camera(camera)
+
+    def _on_incompatible_qos(self, topic: str, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        self._incompatible[topic] = policy
+        name = self._resolved(topic)
+        self._log.warn(
+            f"QoS {topic}",
+            f"{name}: the publisher does not offer the {policy} that the node requests, so nothing "
+            f"arrives; set qos_overrides.{name}.subscription.{policy}",
+        )
+
+
+def _calibration(info: CameraInfo) -> tuple[Any, ...]:
+    # The matrix as bytes, in which NaN equals NaN: otherwise every message of a broken calibration would be new.
+    size = (info.width, info.height, info.binning_x, info.binning_y)
+    return (info.p.tobytes(), *size, info.roi)

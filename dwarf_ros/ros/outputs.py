@@ -1,0 +1,127 @@
+"""What the node publishes of an estimate, each topic only while somebody subscribes to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Float64
+from stereo_msgs.msg import DisparityImage
+from visualization_msgs.msg import MarkerArray
+
+from dwarf_ros.ros import messages
+from dwarf_ros.types import InputError, SceneFlow
+
+LATENCY_TOPIC = "debug/latency_ms"
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What messages are made from.
+
+    Attributes:
+        scene_flow: of the pair, with a camera and the published frame_id.
+        left: the reference frame's left image, uint8 RGB, H x W x 3.
+        max_depth_m, min_disparity, marker_spacing_px: the node's parameters of these names.
+        estimator: its name.
+        arrived_s: when the last image of the pair arrived, monotonic clock, s.
+    """
+
+    scene_flow: SceneFlow
+    left: np.ndarray
+    max_depth_m: float
+    min_disparity: float
+    marker_spacing_px: int
+    estimator: str
+    arrived_s: float
+
+
+@dataclass(frozen=True)
+class Output:
+    """A topic's message type and how its message is made.
+
+    Attributes:
+        message_type: a message class, or the name of one of this package's own, which may not be built.
+        encode: computed only while the topic has subscribers.
+    """
+
+    message_type: Any
+    encode: Callable[[Estimate], Any]
+
+
+# To add a topic: its message in messages.py, a row here, and a row in the README's table of topics.
+OUTPUTS = {
+    "estimate": Output(
+        "SceneFlow", lambda e: messages.scene_flow_message(e.scene_flow, e.estimator)
+    ),
+    "disparity": Output(
+        DisparityImage, lambda e: messages.disparity_message(e.scene_flow, e.min_disparity)
+    ),
+    "disparity_color": Output(Image, lambda e: messages.disparity_color_message(e.scene_flow)),
+    "depth": Output(
+        Image, lambda e: messages.depth_message(e.scene_flow, e.max_depth_m, e.min_disparity)
+    ),
+    "flow": Output(Image, lambda e: messages.flow_message(e.scene_flow)),
+    "flow_color": Output(Image, lambda e: messages.flow_color_message(e.scene_flow)),
+    "scene_flow": Output(
+        PointCloud2,
+        lambda e: messages.cloud_message(e.scene_flow, e.left, e.max_depth_m, e.min_disparity),
+    ),
+    "scene_flow_markers": Output(
+        MarkerArray,
+        lambda e: messages.markers_message(
+            e.scene_flow, e.marker_spacing_px, e.max_depth_m, e.min_disparity
+        ),
+    ),
+    # Last, so that it includes the time to publish the others.
+    LATENCY_TOPIC: Output(Float64, lambda e: Float64(data=(time.monotonic() - e.arrived_s) * 1e3)),
+}
+
+
+class Publishers:
+    """The node's lifecycle publishers of `OUTPUTS`.
+
+    Args:
+        node: creates and owns the publishers. It logs a warning for a topic whose message type is not built.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._publishers: dict[str, Any] = {}
+        for topic, output in OUTPUTS.items():
+            message_type = output.message_type
+            if isinstance(message_type, str):
+                try:
+                    message_type = messages.own_message_type(message_type)
+                except InputError as error:
+                    node.get_logger().warning(f"no topic {topic}: {error}")
+                    continue
+            self._publishers[topic] = node.create_lifecycle_publisher(
+                message_type,
+                topic,
+                QoSProfile(depth=2),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+
+    def wanted(self) -> list[str]:
+        """Topics with subscribers, in the order of `OUTPUTS`; none if only the latency has some."""
+        topics = [t for t, p in self._publishers.items() if p.get_subscription_count() > 0]
+        return topics if topics != [LATENCY_TOPIC] else []
+
+    def publish(self, topics: Collection[str], estimate: Estimate) -> None:
+        """Encode and publish an estimate on these topics."""
+        for topic in topics:
+            self._publishers[topic].publish(OUTPUTS[topic].encode(estimate))
+
+    def destroy(self) -> None:
+        """Destroy the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
