@@ -211,9 +211,7 @@ def test_messages_that_the_diagnostics_page_explains_are_in_the_code():
     """So that a line that is reworded is reworded there, too."""
     code = "".join(
         file.read_text(encoding="utf-8")
-        for file in (
-            (REPOSITORY / "dwarf_ros" / "ros") / name for name in ("node.py", "synchronizer.py")
-        )
+        for file in sorted((REPOSITORY / "dwarf_ros" / "ros").glob("*.py"))
     )
     code = re.sub(r'"\s*\n\s*f?"', "", re.sub(r"\{[^{}]*\}", "...", code))
     page = (DOCS / "diagnostics.md").read_text(encoding="utf-8").split("## What is counted")[0]
