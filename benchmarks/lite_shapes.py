@@ -18,7 +18,7 @@ import numpy as np
 from training_recipe import run, short
 
 from dwarf_ros import network
-from dwarf_ros.engines import load_engine
+from dwarf_ros.engines import choose_engine, load_engine
 from dwarf_ros.evaluation.benchmark import work_of
 from dwarf_ros.evaluation.quantization import drive_images
 from dwarf_ros.evaluation.report import Report, Table, Value, write_report
@@ -99,7 +99,7 @@ def training(preset: str, steps: int) -> TrainingConfig:
 def timed(models: dict[str, keras.Model]) -> dict[str, list[float]]:
     """Seconds of each answer of each network, the networks in turn."""
     images = drive_images(0, HEIGHT, WIDTH)
-    engines = {name: load_engine("auto", model, "auto") for name, model in models.items()}
+    engines = {name: load_engine(choose_engine(), model, "auto") for name, model in models.items()}
     for engine in engines.values():
         engine.run(images)
     seconds: dict[str, list[float]] = {name: [] for name in models}

@@ -21,7 +21,7 @@ import numpy as np
 from network_drawing import network_drawing
 
 from dwarf_ros.engines import PRECISIONS_OF
-from dwarf_ros.estimators import load_estimator
+from dwarf_ros.estimators import choose_estimator, load_estimator
 from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.report import write_chart
 from dwarf_ros.formats import (
@@ -145,7 +145,7 @@ def proxy_labels() -> np.ndarray:
         folder = Path(temporary)
         drive = ProceduralDrive(SEED, 2, 400, 176)
         write_drive(drive, folder / "drive")
-        distill(folder / "drive", folder / "labels", "classical")
+        distill(folder / "drive", folder / "labels", choose_estimator("classical"))
         labels = folder / "labels" / "training"
         disparity = read_disparity_png(labels / "disp_0" / "000000.png")
         flow = read_flow_png(labels / "flow" / "000000.png")
@@ -189,7 +189,7 @@ def consistency() -> Chart:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_drive(ProceduralDrive(SEED, 12, 320, 128), folder / "drive")
-        evaluate_bag(folder / "drive", folder / "out", estimator="classical")
+        evaluate_bag(folder / "drive", folder / "out", choose_estimator("classical"))
         with (folder / "out" / "frames.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
     wanted = {

@@ -15,6 +15,7 @@ from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 
 if TYPE_CHECKING:
+    from dwarf_ros.estimators import EstimatorChoice
     from dwarf_ros.viewing.results import Results
 
 
@@ -483,6 +484,33 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _choice(options: argparse.Namespace) -> EstimatorChoice:
+    from dwarf_ros.estimators import choose_estimator
+
+    return choose_estimator(options.estimator, options.weights, options.engine)
+
+
+def _teacher(options: argparse.Namespace) -> EstimatorChoice | Path:
+    from dwarf_ros.estimators import ESTIMATORS, choose_estimator
+
+    name, weights, maps = options.teacher, options.weights, options.maps
+    if name == "folder":
+        if weights is not None:
+            raise InputError(f"--weights: {weights} given to the teacher folder, expected none")
+        if maps is None:
+            raise InputError(
+                "--maps: none given to the teacher folder, expected the folder of its maps"
+            )
+        return maps
+    if name not in ("auto", *ESTIMATORS):
+        raise InputError(
+            f"--teacher: {name!r} is unknown, expected auto, {', '.join(ESTIMATORS)} or folder"
+        )
+    if maps is not None:
+        raise InputError(f"--maps: {maps} given to the teacher {name}, expected none")
+    return choose_estimator(name, weights, options.engine)
+
+
 def _add_results_options(parser: argparse.ArgumentParser, live: bool = False) -> None:
     files = "folder of results, folder with stereo images, or bag"
     if live:
@@ -511,13 +539,14 @@ def _add_results_options(parser: argparse.ArgumentParser, live: bool = False) ->
 def _results(options: argparse.Namespace) -> Results:
     from dwarf_ros.viewing.results import open_results
 
+    choice = _choice(options)
+    # What a bag has recorded is taken unless an estimator is named.
+    named = options.estimator != "auto" or options.weights is not None
     return open_results(
         Path(options.source),
         options.images,
         options.ground_truth,
-        options.estimator,
-        options.weights,
-        options.engine,
+        choice if named else None,
         options.namespace,
         _remap(options),
     )
@@ -574,7 +603,7 @@ def _view(options: argparse.Namespace) -> int:
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from dwarf_ros.estimators import load_estimator
+    from dwarf_ros.estimators import load
     from dwarf_ros.formats import (
         read_image,
         write_disparity_png,
@@ -600,7 +629,7 @@ def _infer(options: argparse.Namespace) -> int:
         camera = read_calibration(options.calib, width, height, colour=images[0].ndim == 3)
     previous = StereoFrame(images[0], images[1], camera=camera)
     current = StereoFrame(images[2], images[3], camera=camera)
-    estimator = load_estimator(options.estimator, options.weights, options.engine)
+    estimator = load(_choice(options))
     scene_flow = estimator.estimate(previous, current)
 
     name = f"{paths[0].stem}.png"
@@ -686,10 +715,8 @@ def _demo(options: argparse.Namespace) -> int:
     return run_demo(
         options.source,
         options.out,
+        _choice(options),
         rate_hz=options.rate,
-        estimator=options.estimator,
-        weights=options.weights,
-        engine=options.engine,
     )
 
 
@@ -699,13 +726,12 @@ def _predict(options: argparse.Namespace) -> int:
     from dwarf_ros.progress import show_progress
 
     dataset = open_dataset(options.dataset, options.root, options.split)
+    choice = _choice(options)
     with show_progress("predicting") as report:
         summary = predict(
             dataset,
             options.out,
-            estimator=options.estimator,
-            weights=options.weights,
-            engine=options.engine,
+            choice,
             workers=options.workers,
             progress=report,
         )
@@ -827,14 +853,12 @@ def _distill(options: argparse.Namespace) -> int:
     from dwarf_ros.inference.distill import distill
     from dwarf_ros.progress import show_progress
 
+    teacher = _teacher(options)
     with show_progress("labelling") as report:
         summary = distill(
             options.source,
             options.out,
-            options.teacher,
-            weights=options.weights,
-            engine=options.engine,
-            maps=options.maps,
+            teacher,
             threshold=options.threshold,
             hold_out=options.hold_out,
             namespace=options.namespace,
@@ -873,11 +897,9 @@ def _bag_info(options: argparse.Namespace) -> int:
 def _bag_evaluate(options: argparse.Namespace) -> int:
     from dwarf_ros.evaluation.bag_report import evaluate_bag, print_evaluation
 
+    choice = _choice(options)
     arguments = {
         "ground_truth": options.ground_truth,
-        "estimator": options.estimator,
-        "weights": options.weights,
-        "engine": options.engine,
         "workers": options.workers,
     }
     if options.live or options.recorded is not None:
@@ -887,16 +909,16 @@ def _bag_evaluate(options: argparse.Namespace) -> int:
 
         try:
             if options.live:
-                evaluation = replay_bag(options.bag, options.out, options.rate, **arguments)
+                evaluation = replay_bag(options.bag, options.out, choice, options.rate, **arguments)
             else:
                 evaluation = evaluate_recorded(
-                    options.bag, options.out, options.recorded, **arguments
+                    options.bag, options.out, options.recorded, choice, **arguments
                 )
         except LiveError as error:
             print(f"dwarf: replay failed: {error}; the run is in {options.out}", file=sys.stderr)
             return 1
     else:
-        evaluation = evaluate_bag(options.bag, options.out, **arguments)
+        evaluation = evaluate_bag(options.bag, options.out, choice, **arguments)
     print_evaluation(evaluation)
     print(f"{options.out}: report.html, evaluation.json, frames.csv")
     return 0

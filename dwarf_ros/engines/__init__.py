@@ -1,4 +1,4 @@
-"""What runs the network's graph: TensorFlow, OpenVINO or ONNX Runtime, chosen by name."""
+"""Engines run the network's graph: TensorFlow, OpenVINO or ONNX Runtime, chosen by name."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PRECISIONS_OF = {
     "openvino": ("f32", "bf16", "int8"),
     "onnxruntime": ("f32",),
 }
-"""What each engine computes in; tf32 only on a GPU, bf16 under openvino only where the processor has it."""
+"""Precisions that each engine supports; tf32 only on a GPU, bf16 under openvino only where the processor has it."""
 
 _EXTRAS = {"tensorflow": "cpu", "openvino": "cpu", "onnxruntime": "onnx"}
 
 
 class Engine(Protocol):
-    """A network made ready for one kind of hardware."""
+    """Runs a network on one kind of hardware."""
 
     @property
     def name(self) -> str:
@@ -41,13 +41,13 @@ class Engine(Protocol):
 
 
 def check_name(name: str) -> None:
-    """Raise InputError where the name is neither an engine's nor `auto`."""
+    """Raise InputError unless the name is an engine's or `auto`."""
     if name not in ("auto", *ENGINES):
         raise InputError(f"engine: {name!r} is unknown, expected auto, {', '.join(ENGINES)}")
 
 
 def check_precision(precision: str, engine: str) -> None:
-    """Raise InputError where the engine, one of `ENGINES`, does not compute in that precision, nor is it `auto`."""
+    """Raise InputError unless the engine, one of `ENGINES`, supports the precision or it is `auto`."""
     if precision not in ("auto", *PRECISIONS):
         raise InputError(
             f"precision: {precision!r} is unknown, expected auto, {', '.join(PRECISIONS)}"
@@ -58,22 +58,20 @@ def check_precision(precision: str, engine: str) -> None:
         )
 
 
-def choose_engine(name: str = "auto", gpu_memory_fraction: float = 0.0) -> str:
-    """The engine that a name stands for; to be asked before the network is built.
+def choose_engine(name: str = "auto") -> str:
+    """The engine that a name stands for; call it before anything is placed on a GPU.
 
-    `auto` is tensorflow where it sees a GPU, else the fastest that is installed: openvino, onnxruntime, tensorflow. A GPU is
-    told to hand out its memory as it is needed, or no more than a fraction of it, which is possible only before
-    anything is placed on it.
+    `auto` is tensorflow where TensorFlow sees a GPU, else the fastest engine that is installed: openvino, onnxruntime,
+    tensorflow. TensorFlow then allocates GPU memory as needed, instead of all of it at once.
 
     Args:
         name: one of `ENGINES`, or `auto`.
-        gpu_memory_fraction: largest part of each GPU's memory to take, above 0 to 1; 0: as it is needed.
 
     Raises:
-        InputError: an unknown name, an engine that is not installed, or a fraction with no GPU to apply it to, or too late.
+        InputError: an unknown name, or an engine that is not installed.
     """
     check_name(name)
-    # What other engines run is made of a TensorFlow graph.
+    # The other engines run what is converted from a TensorFlow graph.
     needed = ["tensorflow"] if name == "auto" else sorted({"tensorflow", name}, reverse=True)
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
@@ -82,14 +80,12 @@ def choose_engine(name: str = "auto", gpu_memory_fraction: float = 0.0) -> str:
             f"pip install 'dwarf_ros[{_EXTRAS.get(name, 'cpu')}]'"
         )
     on_gpu = False
-    if gpu_memory_fraction or (name in ("auto", "tensorflow") and count_gpus()):
-        # TensorFlow announces itself on stderr at length, and takes seconds to load.
+    if name in ("auto", "tensorflow") and count_gpus():
+        # TensorFlow logs at length to stderr, and takes seconds to load.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from dwarf_ros.engines.tensorflow import find_gpus, limit_gpu_memory
+        from dwarf_ros.engines.tensorflow import find_gpus
 
         on_gpu = bool(find_gpus())
-        if gpu_memory_fraction:
-            limit_gpu_memory(gpu_memory_fraction)
     if name != "auto":
         return name
     if on_gpu:
@@ -101,7 +97,7 @@ def choose_engine(name: str = "auto", gpu_memory_fraction: float = 0.0) -> str:
 
 
 def count_gpus() -> int:
-    """How many GPUs CUDA's driver sees; 0 without a driver."""
+    """Number of GPUs that CUDA's driver sees; 0 without a driver."""
     import ctypes
 
     count = ctypes.c_int()
@@ -114,39 +110,48 @@ def count_gpus() -> int:
 
 
 def load_engine(
-    name: str, network: NetworkSource | keras.Model | str | Path, precision: str = "f32"
+    name: str,
+    network: NetworkSource | keras.Model | str | Path,
+    precision: str = "f32",
+    gpu_memory_fraction: float = 0.0,
 ) -> Engine:
     """Engine that runs the given network.
 
     Args:
-        name: one of `ENGINES`, or `auto` (see `choose_engine`).
-        network: a weights file, or a network of `dwarf_ros.network`.
-        precision: one of `PRECISIONS`, or `auto`: the fastest that needs no preparation and that the hardware has.
+        name: one of `ENGINES`, which must be installed; see `choose_engine`.
+        network: a weights file, or a model of `dwarf_ros.network`.
+        precision: one of `PRECISIONS`, or `auto`: the fastest that needs no preparation and that the hardware supports.
+        gpu_memory_fraction: largest part of each GPU's memory that TensorFlow may take, above 0 to 1; 0: no limit.
 
     Raises:
-        InputError: see `choose_engine`; weights that cannot be read, or a precision that the engine or this machine does not
-            compute in.
+        InputError: weights that cannot be read, a precision that the engine or this machine does not support, or a
+            fraction without a GPU or after TensorFlow has used it.
     """
     from dwarf_ros.engines.source import NetworkSource
 
-    chosen = choose_engine(name)
-    check_precision(precision, chosen)
+    check_precision(precision, name)
+    if gpu_memory_fraction:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from dwarf_ros.engines.tensorflow import limit_gpu_memory
+
+        limit_gpu_memory(gpu_memory_fraction)
     if not isinstance(network, NetworkSource):
         network = NetworkSource(network)
-    if chosen != "tensorflow":
+    if name != "tensorflow":
         from dwarf_ros.engines.conversion import check
 
         check(network)
-    if chosen == "openvino":
+    if name == "openvino":
         from dwarf_ros.engines.openvino import OpenVinoEngine, has_bfloat16
 
         if precision == "auto":
             precision = "bf16" if has_bfloat16() else "f32"
         return OpenVinoEngine(network, precision)
-    if chosen == "onnxruntime":
+    if name == "onnxruntime":
         from dwarf_ros.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(network)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from dwarf_ros.engines.tensorflow import TensorFlowEngine, find_gpus
 
     if precision == "auto":

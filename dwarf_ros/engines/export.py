@@ -13,7 +13,8 @@ import numpy as np
 from dwarf_ros.engines import choose_engine, count_gpus
 from dwarf_ros.engines.conversion import read_exported
 from dwarf_ros.engines.graph import metadata, require, tensorflow_function
-from dwarf_ros.engines.source import OUTPUTS, NetworkSource
+from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.network.codec import OUTPUTS
 from dwarf_ros.types import InputError
 
 FORMATS = ("onnx", "savedmodel", "tensorrt")
@@ -124,7 +125,7 @@ def _example(seed: int, shape: tuple[int, ...]) -> Images:
     """A texture with detail of all sizes, shifted from view to view by a few pixels."""
     import cv2
 
-    from dwarf_ros.network import INPUTS
+    from dwarf_ros.network.codec import INPUTS
 
     _, height, width, channels = shape
     rng = np.random.default_rng(seed)
@@ -151,7 +152,7 @@ def _write_saved_model(network: NetworkSource, shape: tuple[int, ...], folder: P
     function, signature = tensorflow_function(network, shape)
     import tensorflow as tf
 
-    from dwarf_ros.network import INPUTS
+    from dwarf_ros.network.codec import INPUTS
 
     def serve(**images: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(zip(OUTPUTS, function(*(images[name] for name in INPUTS)), strict=True))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dwarf_ros import __version__
-from dwarf_ros.engines.source import OUTPUTS, NetworkSource
+from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.network.codec import OUTPUTS
 from dwarf_ros.types import InputError
 
 ONNX_OPSET = 18
@@ -34,7 +35,7 @@ def tensorflow_function(network: NetworkSource, shape: tuple[int, ...]) -> tuple
     model = network.model()
     import tensorflow as tf
 
-    from dwarf_ros.network import INPUTS
+    from dwarf_ros.network.codec import INPUTS
 
     def forward(*images: tf.Tensor) -> list[tf.Tensor]:
         outputs = model(dict(zip(INPUTS, images, strict=True)), training=False)
@@ -104,7 +105,7 @@ def write_openvino(network: NetworkSource, shape: tuple[int, ...], file: Path) -
         InputError: as `NetworkSource.model`.
     """
     function, signature = tensorflow_function(network, shape)
-    from dwarf_ros.engines.openvino import ov
+    from dwarf_ros.engines.quiet_openvino import ov
 
     model = ov.convert_model(function.get_concrete_function(*signature))
     ov.save_model(model, file, compress_to_fp16=False)

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 
 from dwarf_ros.engines.conversion import read_exported
-from dwarf_ros.engines.source import OUTPUTS, NetworkSource
-from dwarf_ros.network import INPUTS
+from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.network.codec import INPUTS, OUTPUTS
 
 
 class OnnxRuntimeEngine:

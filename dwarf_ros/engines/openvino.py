@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-# OpenVINO reports its import and every conversion to its maker, and leaves files in the home directory, unless this
-# package of its is missing.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-import openvino as ov  # noqa: E402
-
-from dwarf_ros.engines.cache import cache_folder, cached, is_whole  # noqa: E402
-from dwarf_ros.engines.conversion import convert  # noqa: E402
-from dwarf_ros.engines.source import OUTPUTS, NetworkSource  # noqa: E402
-from dwarf_ros.network import INPUTS  # noqa: E402
-from dwarf_ros.types import InputError  # noqa: E402
+from dwarf_ros.engines.cache import cache_folder, cached, is_whole
+from dwarf_ros.engines.conversion import convert
+from dwarf_ros.engines.quiet_openvino import ov
+from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.network.codec import INPUTS, OUTPUTS
+from dwarf_ros.types import InputError
 
 MODEL_FILE = "model.xml"
 

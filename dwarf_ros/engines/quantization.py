@@ -15,12 +15,12 @@ from dwarf_ros.engines.graph import require
 from dwarf_ros.engines.openvino import (
     MODEL_FILE,
     compiled,
-    ov,
     quantized_entry,
     read_converted,
 )
-from dwarf_ros.engines.source import OUTPUTS, NetworkSource
-from dwarf_ros.network import INPUTS
+from dwarf_ros.engines.quiet_openvino import ov
+from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.network.codec import INPUTS, OUTPUTS
 
 Images = dict[str, np.ndarray]
 

@@ -18,9 +18,6 @@ from dwarf_ros.types import InputError
 if TYPE_CHECKING:
     import keras
 
-OUTPUTS = ("disparity", "disparity_change", "forward_flow")
-"""The network's answers, in the order of an exported graph's outputs."""
-
 
 class NetworkSource:
     """A weights file, read only if something must be made of it, or a Keras model.
@@ -31,21 +28,23 @@ class NetworkSource:
     """
 
     def __init__(self, source: keras.Model | str | Path, preset: str | None = None) -> None:
-        """Look at the weights, without Keras if they are in a file.
+        """Identify the network, without Keras if its weights are in a file.
 
         Args:
-            source: a weights file, or a network of `dwarf_ros.network`.
-            preset: what a weights file must be of; None takes any.
+            source: a weights file, or a model of `dwarf_ros.network`.
+            preset: of a weights file whose header has been read already; None reads it.
 
         Raises:
-            InputError: the file is missing, truncated or not of that preset.
+            InputError: the file is missing or truncated.
         """
         if isinstance(source, str | Path):
-            from dwarf_ros.network.weights import read_header
-
             self.file: Path | None = Path(source)
-            self.name = read_header(self.file, preset).preset
             self._model: keras.Model | None = None
+            if preset is None:
+                from dwarf_ros.network.weights import read_header
+
+                preset = read_header(self.file).preset
+            self.name = preset
         else:
             self.file, self.name, self._model = None, source.name, source
 

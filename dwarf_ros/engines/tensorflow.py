@@ -7,7 +7,8 @@ import ctypes
 import numpy as np
 import tensorflow as tf
 
-from dwarf_ros.engines.source import OUTPUTS, NetworkSource
+from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.network.codec import OUTPUTS
 from dwarf_ros.types import InputError
 
 

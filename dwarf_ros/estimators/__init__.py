@@ -1,10 +1,11 @@
-"""What turns two stereo frames into scene flow: the DWARF network or classical methods, chosen by name."""
+"""Estimators turn two stereo frames into scene flow: the DWARF network or classical methods, chosen by name."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from dwarf_ros.share import share_directory
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
@@ -13,11 +14,11 @@ NETWORKS = ("dwarf", "dwarf_lite")
 ESTIMATORS = (*NETWORKS, "classical")
 
 BEST = "classical"
-"""The most accurate of what is shipped, by the figures of model/README.md, whatever the hardware."""
+"""The most accurate estimator that is shipped, by the figures in model/README.md, on any hardware."""
 
 
 class Estimator(Protocol):
-    """Something that answers with the scene flow between two stereo frames."""
+    """Estimates the scene flow between two stereo frames."""
 
     @property
     def name(self) -> str:
@@ -25,27 +26,41 @@ class Estimator(Protocol):
 
     @property
     def engine(self) -> str:
-        """What computes it: `tensorflow`, `openvino`, or `opencv` for classical."""
+        """What computes it: one of `engines.ENGINES`, or `opencv` for classical."""
 
     def warm_up(self, width: int, height: int) -> None:
-        """Make everything ready for images of this size, px, so that the first answer takes no longer than the others."""
+        """Prepare for images of this size, px, so that the first estimate takes no longer than the others."""
 
     def estimate(self, previous: StereoFrame, current: StereoFrame) -> SceneFlow:
         """Scene flow from the first frame, the reference, to the second.
 
-        Given the newer frame first it answers for that one, with a negative dt.
+        With the newer frame first, the newer frame is the reference and dt is negative.
 
         Raises:
             InputError: the frames differ in size.
         """
 
 
-class EstimatorChoice(NamedTuple):
-    """What `choose_estimator` came to: an estimator's name, its weights file (None for classical) and its engine."""
+@dataclass(frozen=True)
+class EstimatorChoice:
+    """A decision for one estimator, made once by `choose_estimator`; small, hashable and picklable.
+
+    Pass it on, across processes too, and load it where estimates are computed: `load`, or `load_once` in functions that
+    are called once per item.
+
+    Attributes:
+        name: one of `ESTIMATORS`.
+        weights: absolute path of the weights file; None for classical.
+        engine: one of `engines.ENGINES`; `opencv` for classical.
+        precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
+        gpu_memory_fraction: largest part of each GPU's memory that the network may take, above 0 to 1; 0: no limit.
+    """
 
     name: str
     weights: Path | None
     engine: str
+    precision: str = "f32"
+    gpu_memory_fraction: float = 0.0
 
 
 def load_estimator(
@@ -55,58 +70,39 @@ def load_estimator(
     precision: str = "f32",
     gpu_memory_fraction: float = 0.0,
 ) -> Estimator:
-    """Estimator of that name, ready to be used.
+    """The estimator of that name, ready for use.
+
+    Example:
+        >>> estimator = dwarf_ros.load_estimator("classical")
+        >>> scene_flow = estimator.estimate(previous, current)
 
     Args:
         name: `dwarf` or `dwarf_lite`, the network; `classical`, OpenCV's methods, which need no weights; or `auto`: the
-            network that `weights` are for, or without them the most accurate that is shipped, `BEST`.
-        weights: a weights file for the network; None takes the file shipped as model/NAME.safetensors.
-        engine: what runs a network: `tensorflow`, `openvino`, or `auto` for the fastest installed that can use the
-            hardware present. classical does not need one.
+            network that `weights` are for, or without weights `BEST`, the most accurate estimator that is shipped.
+        weights: a weights file for the network; None takes the shipped file, model/NAME.safetensors.
+        engine: what runs the network: one of `engines.ENGINES`, or `auto` for the fastest that is installed and suits the
+            hardware. Not used by classical.
         precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
-        gpu_memory_fraction: largest part of each GPU's memory that a network may take, above 0 to 1; 0: as it is needed.
+        gpu_memory_fraction: largest part of each GPU's memory that the network may take, above 0 to 1; 0: no limit.
 
     Raises:
-        InputError: an unknown name or engine, an engine that is not installed, weights that are missing, damaged or of
-            another preset, weights given to classical, or a precision or fraction that cannot be had.
+        InputError: an unknown name or engine; an engine that is not installed; weights that are missing, damaged or of
+            another preset, or given to classical; or a precision or fraction that is not available.
     """
-    choice = choose_estimator(name, weights, engine, gpu_memory_fraction)
-    if choice.weights is None and precision not in ("auto", "f32"):
-        raise InputError(
-            f"precision: {precision} given to the classical estimator, expected auto or f32"
-        )
-    return _load(choice, precision)
-
-
-@lru_cache(maxsize=1)
-def chosen_estimator(choice: EstimatorChoice) -> Estimator:
-    """The estimator of a choice, loaded once a process, for what is called with many items.
-
-    Raises:
-        InputError: as `load_estimator`.
-    """
-    return _load(choice)
-
-
-def _load(choice: EstimatorChoice, precision: str = "f32") -> Estimator:
-    if choice.weights is None:
-        from dwarf_ros.estimators.classical import ClassicalEstimator
-
-        return ClassicalEstimator()
-    from dwarf_ros.estimators.network import NetworkEstimator
-
-    return NetworkEstimator(choice.weights, choice.name, choice.engine, precision)
+    return load(choose_estimator(name, weights, engine, precision, gpu_memory_fraction))
 
 
 def choose_estimator(
     name: str = "auto",
     weights: str | Path | None = None,
     engine: str = "auto",
+    precision: str = "f32",
     gpu_memory_fraction: float = 0.0,
 ) -> EstimatorChoice:
-    """What `load_estimator` would load, without loading it; that it can be loaded is not certain, for weights may be damaged.
+    """What `load_estimator` would load, without loading it.
 
-    Arguments and errors are those of `load_estimator`.
+    Arguments and errors are those of `load_estimator`; damaged weights and an unavailable precision or fraction are
+    reported only by `load`.
     """
     if name not in ("auto", *ESTIMATORS):
         raise InputError(f"estimator: {name!r} is unknown, expected auto, {', '.join(ESTIMATORS)}")
@@ -119,6 +115,10 @@ def choose_estimator(
     if name == "auto" and weights is None:
         name = BEST
     if name == "classical":
+        if precision not in ("auto", "f32"):
+            raise InputError(
+                f"precision: {precision} given to the classical estimator, expected auto or f32"
+            )
         return EstimatorChoice(name, None, "opencv")
 
     if weights is None:
@@ -129,15 +129,43 @@ def choose_estimator(
             )
     from dwarf_ros.network.weights import read_header
 
-    # Before the engine, because loading TensorFlow takes seconds, too long for the news that a file is not there.
+    # Before the engine: looking for a GPU may load TensorFlow, which takes seconds.
     name = read_header(weights, None if name == "auto" else name).preset
-    return EstimatorChoice(
-        name, Path(weights).absolute(), choose_engine(engine, gpu_memory_fraction)
-    )
+    file = Path(weights).absolute()
+    return EstimatorChoice(name, file, choose_engine(engine), precision, gpu_memory_fraction)
+
+
+def load(choice: EstimatorChoice) -> Estimator:
+    """The chosen estimator, ready for use.
+
+    Raises:
+        InputError: the weights are damaged, or the precision or fraction of GPU memory is not available.
+    """
+    if choice.weights is None:
+        from dwarf_ros.estimators.classical import ClassicalEstimator
+
+        return ClassicalEstimator()
+    from dwarf_ros.engines import load_engine
+    from dwarf_ros.engines.source import NetworkSource
+    from dwarf_ros.estimators.network import NetworkEstimator
+
+    network = NetworkSource(choice.weights, choice.name)
+    engine = load_engine(choice.engine, network, choice.precision, choice.gpu_memory_fraction)
+    return NetworkEstimator(choice.name, engine)
+
+
+@lru_cache(maxsize=1)
+def load_once(choice: EstimatorChoice) -> Estimator:
+    """The chosen estimator, loaded at the first call in each process.
+
+    Raises:
+        InputError: as `load`.
+    """
+    return load(choice)
 
 
 def shipped_weights(name: str) -> Path:
-    """Where the weights of a preset lie where they are shipped; there may be none."""
+    """Path of a preset's shipped weights, whether or not the file exists."""
     file = Path("model") / f"{name}.safetensors"
     try:
         return share_directory() / file

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dwarf_ros.estimators import EstimatorChoice, chosen_estimator
+from dwarf_ros.estimators import EstimatorChoice, load_once
 from dwarf_ros.evaluation.consistency import (
     Consistency,
     RigidSceneErrors,
@@ -302,7 +302,7 @@ def estimate_pair(
     recording: Recording, choice: EstimatorChoice, pair: tuple[int, int]
 ) -> SceneFlow:
     """The estimator's answer for a pair of frames, by their numbers."""
-    return chosen_estimator(choice).estimate(*(recording[index] for index in pair))
+    return load_once(choice).estimate(*(recording[index] for index in pair))
 
 
 Answers = Callable[[int], SceneFlow]
@@ -320,7 +320,7 @@ class _Task:
 
 
 def _judge(task: _Task, pair: tuple[int, int]) -> Errors:
-    estimator = chosen_estimator(task.choice)
+    estimator = load_once(task.choice)
     reference, other = (task.recording[index] for index in pair)
     offline = estimator.estimate(reference, other)
     answer = offline if task.answers is None else task.answers(pair[0])
@@ -407,7 +407,7 @@ def evaluate_recording(
     recording = open_recording(source.resolve())
     truth = None if ground_truth is None else open_truth(ground_truth.resolve(), recording)
     # Here, so that what cannot be loaded is told at once, and not by a worker.
-    estimator = chosen_estimator(choice)
+    estimator = load_once(choice)
     chosen = consecutive_pairs(recording) if pairs is None else list(pairs)
     task = _Task(recording, choice, truth, answers)
     total = Errors()

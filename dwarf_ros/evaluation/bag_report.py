@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from dwarf_ros.estimators import EstimatorChoice, choose_estimator
+from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.bag_evaluation import (
     MEASURES,
     Answers,
@@ -54,10 +54,8 @@ _LISTED = {
 def evaluate_bag(
     bag: Path,
     out: Path,
+    choice: EstimatorChoice,
     ground_truth: Path | None = None,
-    estimator: str = "auto",
-    weights: Path | None = None,
-    engine: str = "auto",
     workers: str | None = None,
 ) -> Evaluation:
     """Run an estimator over every pair of a bag and write what was found: evaluation.json, frames.csv and report.html.
@@ -67,17 +65,14 @@ def evaluate_bag(
     Args:
         bag: rosbag2 folder or file, or a folder of images that `open_sequence` reads.
         out: folder to write to; it is made if need be.
+        choice: the estimator.
         ground_truth: folder that `open_truth` reads.
-        estimator: as for `load_estimator`.
-        weights: as for `load_estimator`.
-        engine: as for `load_estimator`.
         workers: None: this process; "4": as many processes; "ray://host:port": a Ray cluster.
 
     Raises:
         InputError: one of these cannot be used, or out cannot be written.
     """
     prepare_folder(out)
-    choice = choose_estimator(estimator, weights, engine)
     evaluation = evaluate_recording(bag, choice, ground_truth, workers)
     write_evaluation(evaluation, out, choice)
     return evaluation

@@ -339,9 +339,9 @@ def _serve(
                 pipe.send(("done", (memory, _layer_seconds(runner, images))))
                 continue
             if runner is None:
-                from dwarf_ros.engines import load_engine
+                from dwarf_ros.engines import choose_engine, load_engine
 
-                runner = load_engine(engine, weights, precision)
+                runner = load_engine(choose_engine(engine), weights, precision)
             runner.run(images)
             pipe.send(("done", time.perf_counter() - start))
         except InputError as error:
@@ -398,7 +398,7 @@ def work_of(model: keras.Model) -> Work:
     """Count what a network with a fixed input size has to do for one pair of frames."""
     import keras
 
-    from dwarf_ros.network import INPUTS
+    from dwarf_ros.network.codec import INPUTS
     from dwarf_ros.network.decoder import CostVolumes
     from dwarf_ros.network.matching import GlobalMatching
 

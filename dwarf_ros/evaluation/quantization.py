@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dwarf_ros.network import INPUTS
+from dwarf_ros.network.codec import encode
 from dwarf_ros.network.presets import SIZE_MULTIPLE
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import InputError
@@ -20,11 +20,7 @@ HELD_OUT_SEEDS = range(1000, 1008)
 def drive_images(seed: int, height: int, width: int) -> dict[str, np.ndarray]:
     """The network's inputs for the first two frames of a procedural drive, float32 1 x H x W x 3 each, in [0, 1]."""
     first, second = ProceduralDrive(seed, 2, width, height)
-    views = (first.left, first.right, second.left, second.right)
-    return {
-        name: view[None].astype(np.float32) / np.float32(255)
-        for name, view in zip(INPUTS, views, strict=True)
-    }
+    return encode(np.stack([first.left, first.right, second.left, second.right])[None])
 
 
 def check_size(height: int, width: int) -> None:

@@ -34,7 +34,7 @@ import numpy as np
 
 from dwarf_ros import __version__
 from dwarf_ros.datasets.splits import PROXIES
-from dwarf_ros.estimators import ESTIMATORS, EstimatorChoice, choose_estimator, chosen_estimator
+from dwarf_ros.estimators import EstimatorChoice, load_once
 from dwarf_ros.estimators.classical import look_up
 from dwarf_ros.files import file_sha256, remove_partial_files, write_atomically
 from dwarf_ros.formats import (
@@ -161,10 +161,7 @@ def consistent_maps(answer: TeacherMaps, threshold: float) -> Maps:
 def distill(
     source: Path,
     out: Path,
-    teacher: str,
-    weights: Path | None = None,
-    engine: str = "auto",
-    maps: Path | None = None,
+    teacher: EstimatorChoice | Path,
     threshold: float = 1.0,
     hold_out: float = 0.0,
     namespace: str | None = None,
@@ -190,14 +187,12 @@ def distill(
     Args:
         source: folder or bag that `open_sequence` reads.
         out: folder to fill; made where it is missing.
-        teacher: a name that `load_estimator` takes, or "folder". An estimator answers four times a pair: forward, backward,
-            and for the mirrored images of both frames.
-        weights: of a teacher that is a network; None takes those shipped.
-        engine: what runs the network.
-        maps: of the teacher "folder", KITTI's 16-bit PNGs, each named after the frame whose pixels it is of, as `out`
-            names them: disp_0/ (of every frame), flow/ (to the next frame), or one of the two; and, where there are any,
-            disp_1/ (else it is looked up in the next frame's disp_0 along the flow), disp_right/ (of every right image,
-            x_left - x_right) and flow_back/ (to the frame before), which the others are then checked by.
+        teacher: an estimator, which runs four times per pair: forward, backward, and on the mirrored images of both
+            frames. Or a folder of maps that something else estimated, KITTI's 16-bit PNGs, each named after the frame
+            whose pixels it describes, as `out` names them: disp_0/ (of every frame), flow/ (to the next frame), or one of
+            the two; and optionally disp_1/ (else it is looked up in the next frame's disp_0 along the flow), disp_right/
+            (of every right image, x_left - x_right) and flow_back/ (to the previous frame), which the others are then
+            checked by.
         threshold: of `consistent_maps`, px.
         hold_out: per cent of the frames, the last ones, that go to held_out/.
         namespace: of the camera in a bag, as for `open_sequence`.
@@ -215,10 +210,10 @@ def distill(
         raise InputError(f"threshold: {threshold:g} px, expected > 0 px")
     if not 0 <= hold_out < 100:
         raise InputError(f"hold-out: {hold_out:g} %, expected from 0 to less than 100 %")
-    chosen = _choose_teacher(teacher, weights, engine, maps)
+    teacher = _check_teacher(teacher)
     source, out = Path(source).absolute(), Path(out).absolute()
     task = _Task.of(
-        open_sequence(source, namespace, remap), source, out, hold_out, chosen, threshold
+        open_sequence(source, namespace, remap), source, out, hold_out, teacher, threshold
     )
     _begin(task, out, _record(task, source, hold_out, namespace, remap))
 
@@ -226,7 +221,7 @@ def distill(
         progress(0, len(task.pairs))
     kept = np.zeros(len(PROXIES), np.int64)
     pixels = made = 0
-    use_gpu = isinstance(chosen, EstimatorChoice) and chosen.weights is not None
+    use_gpu = isinstance(teacher, EstimatorChoice) and teacher.weights is not None
     results = map_over(partial(_label_pair, task), task.pairs, workers, use_gpu)
     for count, labelled in enumerate(results, start=1):
         kept += labelled.kept
@@ -240,7 +235,7 @@ def distill(
         len(task.pairs),
         sum(task.folders[index].name == HELD_OUT for index in task.pairs),
         made,
-        *_name_of(chosen),
+        *_name_of(teacher),
         {name: 100 * float(n) / pixels for name, n in zip(PROXIES, kept, strict=True)},
         time.monotonic() - start,
     )
@@ -353,7 +348,7 @@ def _ask(task: _Task, index: int, frames: tuple[StereoFrame, StereoFrame]) -> Te
     if isinstance(task.teacher, Path):
         size = frames[0].left.shape[:2]
         return _read_maps(task.teacher, task.names[index], task.names[index + 1], size)
-    estimator = chosen_estimator(task.teacher)
+    estimator = load_once(task.teacher)
     frames = aligned_frame(frames[0]), aligned_frame(frames[1])
     answer = estimator.estimate(*frames)
     backward = estimator.estimate(*frames[::-1])
@@ -435,22 +430,10 @@ def _names(recording: StereoSequence | BagSequence) -> list[str]:
     return [f"{scene:06d}_{i - first[scene]:02d}" for i, scene in enumerate(scenes)]
 
 
-def _choose_teacher(
-    teacher: str, weights: Path | None, engine: str, maps: Path | None
-) -> EstimatorChoice | Path:
-    if teacher != "folder":
-        if teacher not in ("auto", *ESTIMATORS):
-            raise InputError(
-                f"teacher: {teacher!r} is unknown, expected auto, {', '.join(ESTIMATORS)} or folder"
-            )
-        if maps is not None:
-            raise InputError(f"maps: {maps} given to the teacher {teacher}, expected none")
-        return choose_estimator(teacher, weights, engine)
-    if weights is not None:
-        raise InputError(f"weights: {weights} given to the teacher folder, expected none")
-    if maps is None:
-        raise InputError("maps: none given to the teacher folder, expected the folder of its maps")
-    maps = Path(maps).absolute()
+def _check_teacher(teacher: EstimatorChoice | Path) -> EstimatorChoice | Path:
+    if isinstance(teacher, EstimatorChoice):
+        return teacher
+    maps = Path(teacher).absolute()
     if not any((maps / kind).is_dir() for kind in ("disp_0", "flow")):
         raise InputError(f"{maps}: no maps, expected disp_0/ or flow/ with 16-bit PNG files")
     return maps

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dwarf_ros import __version__
-from dwarf_ros.estimators import EstimatorChoice, choose_estimator, chosen_estimator
+from dwarf_ros.estimators import EstimatorChoice, load_once
 from dwarf_ros.files import file_sha256, remove_partial_files, write_atomically
 from dwarf_ros.formats import write_disparity_png, write_flow_png
 from dwarf_ros.samples import Dataset
@@ -56,9 +56,7 @@ class PredictionSummary:
 def predict(
     dataset: Dataset,
     out: Path,
-    estimator: str = "auto",
-    weights: Path | None = None,
-    engine: str = "auto",
+    choice: EstimatorChoice,
     workers: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictionSummary:
@@ -72,10 +70,7 @@ def predict(
     Args:
         dataset: its samples' names name the files, e.g. 000010_10.png.
         out: the folder; made where it is missing.
-        estimator: with `weights` and `engine`, as in `load_estimator`. What auto stands for is settled in this process, for
-            all workers.
-        weights: a weights file for the network.
-        engine: what runs the network.
+        choice: the estimator.
         workers: as in `dwarf_ros.workers.map_over`; each loads the estimator once.
         progress: called at the start and after each sample with the number of samples done and in all.
 
@@ -85,7 +80,6 @@ def predict(
     """
     start = time.monotonic()
     check_workers(workers)
-    choice = choose_estimator(estimator, weights, engine)
     out = Path(out).absolute()
     _begin(out, dataset, _record(dataset, choice))
     done = set.intersection(*({file.name for file in (out / name).iterdir()} for name in FOLDERS))
@@ -108,7 +102,7 @@ def predict(
 
 def _predict_sample(dataset: Dataset, out: Path, choice: EstimatorChoice, index: int) -> None:
     name = dataset.names[index]
-    estimate = chosen_estimator(choice).estimate(*dataset.frames(index))
+    estimate = load_once(choice).estimate(*dataset.frames(index))
     write_disparity_png(out / "disp_0" / f"{name}.png", estimate.disparity)
     write_disparity_png(out / "disp_1" / f"{name}.png", estimate.disparity_next)
     write_flow_png(out / "flow" / f"{name}.png", estimate.flow)

@@ -16,12 +16,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.files import write_atomically
 from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.live.processes import (
     RECORDING,
     LiveError,
     Played,
+    estimator_arguments,
     mean_rate_hz,
     node_values,
     play_into_node,
@@ -76,10 +78,8 @@ class FrameFigures:
 def run_demo(
     source: Path | None,
     out: Path,
+    choice: EstimatorChoice,
     rate_hz: float = 2.0,
-    estimator: str = "auto",
-    weights: Path | None = None,
-    engine: str = "auto",
     reference: str = "current",
     drive: ProceduralDrive | None = None,
 ) -> int:
@@ -91,10 +91,8 @@ def run_demo(
     Args:
         source: folder that `open_sequence` reads; None: a procedural drive, which has ground truth.
         out: folder to write to.
-        rate_hz: frames a second of wall time.
-        estimator: of the node.
-        weights: of the node's network.
-        engine: of the node's network.
+        choice: the node's estimator.
+        rate_hz: frames per second of wall time.
         reference: the node's parameter of this name, current or previous.
         drive: the drive to play where there is no source; None: the demo's own.
 
@@ -117,9 +115,7 @@ def run_demo(
     sequence = open_sequence(source)
     if len(sequence) < 2:
         raise InputError(f"{source}: {len(sequence)} stereo frame, expected at least 2")
-    node_arguments = ["-p", f"estimator:={estimator}", "-p", f"engine:={engine}"]
-    if weights is not None:
-        node_arguments += ["-p", f"weights:={weights.resolve()}"]
+    node_arguments = estimator_arguments(choice)
     try:
         frames = len(sequence)
         play_into_node(source, frames, frames - 1, out, rate_hz, reference, node_arguments, _say)

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.live.recorder import READY, SUMMARY, read_summary
 from dwarf_ros.progress import show_progress
 from dwarf_ros.signals import raising_interrupts
@@ -58,6 +59,19 @@ def prepare_run(out: Path) -> None:
             file.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
+
+
+def estimator_arguments(choice: EstimatorChoice) -> list[str]:
+    """The node's arguments, after --ros-args, for an estimator."""
+    parameters: dict[str, object] = {"estimator": choice.name}
+    if choice.weights is not None:
+        parameters |= {
+            "weights": choice.weights,
+            "engine": choice.engine,
+            "precision": choice.precision,
+            "gpu_memory_fraction": choice.gpu_memory_fraction,
+        }
+    return [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
 
 
 def play_into_node(

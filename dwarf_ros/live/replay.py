@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.estimators import EstimatorChoice, choose_estimator
+from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.bag_evaluation import (
     Difference,
     Evaluation,
@@ -23,6 +23,7 @@ from dwarf_ros.evaluation.bag_report import prepare_folder, write_evaluation
 from dwarf_ros.live.processes import (
     RECORDING,
     LiveError,
+    estimator_arguments,
     mean_rate_hz,
     node_values,
     play_into_node,
@@ -173,11 +174,9 @@ def evaluate_run(
 def replay_bag(
     source: Path,
     out: Path,
+    choice: EstimatorChoice,
     rate_hz: float = 2.0,
     ground_truth: Path | None = None,
-    estimator: str = "auto",
-    weights: Path | None = None,
-    engine: str = "auto",
     workers: str | None = None,
 ) -> Evaluation:
     """Play a bag into the live node over DDS, record its answers, judge them, and write what was found.
@@ -189,10 +188,8 @@ def replay_bag(
         source: bag, or folder of images that `open_sequence` reads.
         out: folder to write to; it is made if need be.
         rate_hz: frames a second of wall time.
+        choice: the node's estimator, and the one that its estimates are compared with.
         ground_truth: as for `evaluate_bag`.
-        estimator: the node's, and the one that its answers are compared with.
-        weights: of both.
-        engine: of both.
         workers: as for `evaluate_bag`, for the judging.
 
     Raises:
@@ -201,13 +198,9 @@ def replay_bag(
     """
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
-    choice = choose_estimator(estimator, weights, engine)
     prepare_folder(out)
     recording = open_recording(source)
     prepare_run(out)
-    parameters = {"estimator": estimator, "engine": engine}
-    if weights is not None:
-        parameters["weights"] = str(weights.resolve())
     play_into_node(
         source,
         len(recording),
@@ -215,7 +208,7 @@ def replay_bag(
         out,
         rate_hz,
         _REFERENCE,
-        [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")],
+        estimator_arguments(choice),
         lambda line: print(f"replay: {line}", file=sys.stderr, flush=True),
     )
     evaluation = evaluate_run(source, out, choice, ground_truth, workers)
@@ -227,10 +220,8 @@ def evaluate_recorded(
     source: Path,
     out: Path,
     recorded: Path,
+    choice: EstimatorChoice,
     ground_truth: Path | None = None,
-    estimator: str = "auto",
-    weights: Path | None = None,
-    engine: str = "auto",
     workers: str | None = None,
 ) -> Evaluation:
     """Judge answers that launch/replay.launch.py recorded, and write what was found, as `replay_bag` does.
@@ -239,17 +230,14 @@ def evaluate_recorded(
         source: what was played.
         out: folder to write to; it is made if need be.
         recorded: folder of the run.
+        choice: the estimator that the node ran.
         ground_truth: as for `evaluate_bag`.
-        estimator: the one that answered.
-        weights: of it.
-        engine: of it.
         workers: as for `evaluate_bag`.
 
     Raises:
         LiveError: nothing was answered, or the answers do not fit what was played.
         InputError: one of the arguments cannot be used.
     """
-    choice = choose_estimator(estimator, weights, engine)
     prepare_folder(out)
     evaluation = evaluate_run(source, recorded, choice, ground_truth, workers)
     write_run(evaluation, recorded, out, choice)

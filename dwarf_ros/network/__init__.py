@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dwarf_ros.network.codec import INPUTS, OUTPUTS
 from dwarf_ros.network.presets import SCALE_FACTOR, SIZE_MULTIPLE, Preset, find_preset
 from dwarf_ros.network.weights import load, save
 from dwarf_ros.types import InputError
@@ -11,10 +12,7 @@ from dwarf_ros.types import InputError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["INPUTS", "build", "load", "save"]
-
-INPUTS = ("left_t0", "right_t0", "left_t1", "right_t1")
-"""The four images, in the order in which the network stacks them."""
+__all__ = ["build", "load", "save"]
 
 
 def build(
@@ -65,9 +63,8 @@ def build(
     pyramids = [[level[image] for level in of_levels] for image in range(len(INPUTS))]
     decoded = decoder.decode(pyramids, preset, correlation)
 
-    names = ("disparity", "disparity_change", "forward_flow")
     answer = decoder.Modalities(SCALE_FACTOR, "modalities")(decoded.levels[0])
-    outputs = dict(zip(names, answer, strict=True))
+    outputs = dict(zip(OUTPUTS, answer, strict=True))
     if all_levels:
         outputs |= {f"level_{level}": motion for level, motion in decoded.levels.items()}
         outputs |= decoded.matches

@@ -24,7 +24,7 @@ import numpy as np
 from dwarf_ros.datasets.augmentation import TrainingItem, augment, make_item
 from dwarf_ros.datasets.splits import open_dataset
 from dwarf_ros.files import write_atomically
-from dwarf_ros.network import INPUTS
+from dwarf_ros.network.codec import SIGNS
 from dwarf_ros.samples import Maps, Sample, SampleTruth
 from dwarf_ros.signals import ignore_terminal
 from dwarf_ros.synthetic.drives import ProceduralDrive
@@ -275,18 +275,7 @@ def make_batch(config: TrainingConfig, items: TrainingItems, step: int) -> Batch
         rng = np.random.default_rng([config.seed, _DRAWS, number])
         augmented.append(augment(item, config.augmentation, rng))
     truth = np.stack([item.truth for item in augmented])
-    return Batch(np.stack([item.images for item in augmented]), network_truth(truth))
-
-
-def network_truth(truth: np.ndarray) -> np.ndarray:
-    """Truth of items (disparities positive) in the network's signs (negative), or back; float32 ... x 4."""
-    return truth * np.array([-1, -1, 1, 1], np.float32)
-
-
-def network_images(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Images of a batch, uint8 batch x 4 x H x W x 3, as the network takes them: float32 in [0, 1] by name."""
-    scaled = images.astype(np.float32) / np.float32(255)
-    return {name: scaled[:, index] for index, name in enumerate(INPUTS)}
+    return Batch(np.stack([item.images for item in augmented]), truth * SIGNS)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dwarf_ros.network import INPUTS
+from dwarf_ros.network.codec import by_name
 from dwarf_ros.training.data import Batch
 from dwarf_ros.types import InputError
 
@@ -92,8 +92,7 @@ def check_share(batch_size: int, devices: Devices) -> None:
 
 def inputs(images: Tensor) -> dict[str, Tensor]:
     """Images of a batch, uint8 batch x 4 x H x W x 3, as the network takes them: float32 in [0, 1] by name."""
-    scaled = ops.cast(images, "float32") / 255.0
-    return {name: scaled[:, index] for index, name in enumerate(INPUTS)}
+    return by_name(ops.cast(images, "float32") / 255.0)
 
 
 class TensorFlowDevices:

@@ -22,10 +22,11 @@ import numpy as np
 from keras import ops
 
 from dwarf_ros import network
-from dwarf_ros.estimators.network import padding
+from dwarf_ros.estimators.network import known_scene_flow
 from dwarf_ros.files import write_atomically
 from dwarf_ros.formats import write_image
 from dwarf_ros.metrics import PixelErrors, disparity_errors, flow_errors
+from dwarf_ros.network.codec import decode, encode
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.progress import Progress
 from dwarf_ros.samples import Sample
@@ -43,8 +44,6 @@ from dwarf_ros.training.data import (
     Samples,
     TrainingItems,
     check_batch_size,
-    network_images,
-    network_truth,
     open_batches,
     open_samples,
 )
@@ -56,7 +55,7 @@ from dwarf_ros.training.losses import (
     squared_weights,
 )
 from dwarf_ros.training.tensorboard import EventFile
-from dwarf_ros.types import InputError, SceneFlow
+from dwarf_ros.types import InputError
 from dwarf_ros.visualization.panels import scene_flow_panel
 
 _MAY_CHANGE = ("workers", "validation", "checkpoints", "log_every")
@@ -191,22 +190,13 @@ def loss_names(config: TrainingConfig) -> list[str]:
     return ["loss", *levels, *(["loss_matching"] if config.loss.matching_weight else [])]
 
 
-def predict(model: keras.Model, sample: Sample) -> np.ndarray:
-    """Estimate of a sample, reflected at its borders to a size that fits the network.
-
-    Returns:
-        float32 H x W x 4, px: disparity and disparity_next (positive for points before the cameras), u, v.
-    """
+def predict(model: keras.Model, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Estimate of a sample: disparity, disparity_next and flow, as `network.codec.decode` returns them, of one item."""
     frames = (sample.previous, sample.current)
     images = np.stack([image for frame in frames for image in (frame.left, frame.right)])
-    height, width = images.shape[1:3]
-    margin = padding(height, width)
-    padded = np.pad(images, ((0, 0), *margin), mode="reflect")
-    outputs = model.predict_on_batch(network_images(padded[None]))
-    names = ("disparity", "disparity_change", "forward_flow")
-    motion = np.concatenate([np.asarray(outputs[name][0]) for name in names], axis=-1)
-    (top, _), (left, _), _ = margin
-    return network_truth(motion[top : top + height, left : left + width].astype(np.float32))
+    outputs = model.predict_on_batch(encode(images[None]))
+    disparity, disparity_next, flow = decode(outputs, *images.shape[1:3])
+    return disparity[0], disparity_next[0], flow[0]
 
 
 @contextmanager
@@ -245,18 +235,18 @@ def validate(model: keras.Model, samples: Samples) -> tuple[dict[str, float], np
         sample = samples[index]
         estimate = predict(model, sample)
         if index == 0:
-            panel = _panel(sample, estimate)
+            scene_flow = known_scene_flow(*estimate, sample.previous, sample.current)
+            panel = scene_flow_panel(sample.previous.left, scene_flow, sample.name)
         truth = sample.ground_truth
         if truth is None:
             raise InputError(f"validation.data: {sample.name} has no ground truth")
         for name, measure, values, true in (
-            ("D1", disparity_errors, estimate[..., 0], truth.occ.disparity),
-            ("D2", disparity_errors, estimate[..., 1], truth.occ.disparity_next),
-            ("Fl", flow_errors, estimate[..., 2:], truth.occ.flow),
+            ("D1", disparity_errors, estimate[0], truth.occ.disparity),
+            ("D2", disparity_errors, estimate[1], truth.occ.disparity_next),
+            ("Fl", flow_errors, estimate[2], truth.occ.flow),
         ):
             if true is not None:
-                errors = measure(np.ascontiguousarray(values), true)
-                pooled[name] = pooled.get(name, PixelErrors()) + errors
+                pooled[name] = pooled.get(name, PixelErrors()) + measure(values, true)
     scores = {}
     for name, errors in pooled.items():
         scores[f"{name} EPE"] = errors.mean
@@ -503,22 +493,3 @@ def _step_of(line: bytes) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def _panel(sample: Sample, estimate: np.ndarray) -> np.ndarray:
-    disparity, disparity_next = (
-        np.where(estimate[..., i] > 0, estimate[..., i], np.float32(np.nan)) for i in (0, 1)
-    )
-    flow = np.ascontiguousarray(estimate[..., 2:])
-    frame = sample.previous
-    seconds = (sample.current.stamp - frame.stamp) * 1e-9
-    scene_flow = SceneFlow(
-        disparity,
-        disparity_next,
-        flow,
-        np.isfinite(disparity) & np.isfinite(disparity_next),
-        frame.stamp,
-        seconds,
-        frame.camera,
-    )
-    return scene_flow_panel(frame.left, scene_flow, sample.name)

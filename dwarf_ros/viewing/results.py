@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.estimators import load_estimator
+from dwarf_ros.estimators import EstimatorChoice, choose_estimator, load
 from dwarf_ros.evaluation.kitti.rules import read_maps
 from dwarf_ros.formats import read_disparity_png, read_flow_png
 from dwarf_ros.recordings.bag import is_bag
@@ -89,9 +89,7 @@ def open_results(
     source: Path,
     images: Path | None = None,
     ground_truth: Path | None = None,
-    estimator: str = "auto",
-    weights: Path | None = None,
-    engine: str = "auto",
+    choice: EstimatorChoice | None = None,
     namespace: str | None = None,
     remap: Mapping[str, str] | None = None,
 ) -> Results:
@@ -99,13 +97,11 @@ def open_results(
 
     Args:
         source: a folder with disp_0, disp_1 and flow; or a bag or folder of images that `open_sequence` reads. From a bag
-            that holds what the node published on `estimate`, that is taken, unless an estimator is named.
+            that holds what the node published on `estimate`, that is taken, unless an estimator is given.
         images: the images that a folder of results is of, as `open_sequence` reads them; adds the left image, metres and
             times.
         ground_truth: in KITTI's layout, for some or all of the results.
-        estimator: with `weights` and `engine`, as in `load_estimator`; not used where there are results.
-        weights: of a network.
-        engine: of a network.
+        choice: the estimator to run; not used for a folder of results. None: the default one, where nothing is recorded.
         namespace: of the camera in a bag of several.
         remap: topics of other names in a bag.
 
@@ -123,7 +119,7 @@ def open_results(
         raise InputError(
             f"--images: {images} given, but {source} is no folder of results (disp_0, disp_1, flow), expected one"
         )
-    if estimator == "auto" and weights is None and is_bag(source):
+    if choice is None and is_bag(source):
         # rosbags takes a while to load.
         from dwarf_ros.viewing.recorded import recorded_results
 
@@ -136,7 +132,7 @@ def open_results(
         if recorded is not None:
             return recorded
     recording = open_sequence(source, namespace, remap)
-    return _estimated(source, recording, ground_truth, estimator, weights, engine)
+    return _estimated(source, recording, ground_truth, choice or choose_estimator())
 
 
 def _predicted(source: Path, images: Path | None, ground_truth: Path | None) -> Results:
@@ -212,9 +208,7 @@ def _estimated(
     source: Path,
     recording: Recording,
     ground_truth: Path | None,
-    estimator: str,
-    weights: Path | None,
-    engine: str,
+    choice: EstimatorChoice,
 ) -> Results:
     pairs = consecutive_pairs(recording)
     if not pairs:
@@ -222,7 +216,7 @@ def _estimated(
             f"{source}: {len(recording)} frames, expected two consecutive ones of a scene"
         )
     truths = None if ground_truth is None else open_truth(ground_truth, recording)
-    loaded = load_estimator(estimator, weights, engine)
+    loaded = load(choice)
     files: Sequence[Path] | None = getattr(recording, "left_files", None)
     names = [files[a].stem if files else f"{a:06d}" for a, _ in pairs]
     if len(set(names)) < len(names):

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dwarf_ros.engines.source import OUTPUTS
-from dwarf_ros.network import INPUTS
+from dwarf_ros.network.codec import INPUTS, OUTPUTS, encode
 from dwarf_ros.synthetic.drives import ProceduralDrive
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,11 +24,8 @@ def drive_images():
     def make(seed: int) -> dict[str, np.ndarray]:
         """Two frames of a made drive."""
         first, second = ProceduralDrive(seed, 2, width=128, height=64)
-        views = (first.left, first.right, second.left, second.right)
-        return {
-            name: view[None].astype(np.float32) / 255
-            for name, view in zip(INPUTS, views, strict=True)
-        }
+        views = np.stack([first.left, first.right, second.left, second.right])
+        return encode(views[None])
 
     return make
 

@@ -12,7 +12,7 @@ import pytest
 
 from dwarf_ros import engines
 from dwarf_ros.engines import choose_engine, load_engine
-from dwarf_ros.network import INPUTS
+from dwarf_ros.network.codec import INPUTS
 from dwarf_ros.types import InputError
 
 pytest.importorskip("tensorflow")
@@ -120,7 +120,7 @@ def test_auto_is_an_engine_that_suits_the_hardware(small_model):
     else:
         pytest.importorskip("openvino")
         assert chosen == "openvino"
-    assert load_engine("auto", small_model).name == chosen
+    assert load_engine(chosen, small_model).name == chosen
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_a_later_start_needs_neither_keras_nor_tensorflow(lite, tmp_path):
     np.savez(tmp_path / "pictures.npz", **pictures)
     run = in_python(
         "import sys, numpy as np\n"
-        "from dwarf_ros.engines import load_engine\n"
-        f"answer = load_engine('auto', {str(file)!r}).run(dict(np.load({str(tmp_path / 'pictures.npz')!r})))\n"
+        "from dwarf_ros.engines import choose_engine, load_engine\n"
+        f"answer = load_engine(choose_engine(), {str(file)!r}).run(dict(np.load({str(tmp_path / 'pictures.npz')!r})))\n"
         f"np.savez({str(tmp_path / 'answer.npz')!r}, **answer)\n"
         "print({'keras', 'tensorflow'} & set(sys.modules))",
     )
@@ -266,13 +266,13 @@ def test_damaged_weights_are_refused_when_the_engine_is_loaded(lite, tmp_path):
         load_engine("openvino", file)
 
 
-def test_a_fraction_of_a_gpus_memory_needs_a_gpu():
+def test_a_fraction_of_a_gpus_memory_needs_a_gpu(small_model):
     from dwarf_ros.engines.tensorflow import find_gpus
 
     if find_gpus():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match=r"gpu_memory_fraction: 0\.5 given and TensorFlow sees no"):
-        choose_engine("tensorflow", 0.5)
+        load_engine("tensorflow", small_model, gpu_memory_fraction=0.5)
 
 
 def test_warps_count_columns_in_bfloat16():

@@ -10,7 +10,7 @@ import pytest
 
 from dwarf_ros.engines import export as exporting
 from dwarf_ros.engines.export import export
-from dwarf_ros.engines.source import OUTPUTS
+from dwarf_ros.network.codec import OUTPUTS
 from dwarf_ros.types import InputError
 
 pytest.importorskip("tensorflow")

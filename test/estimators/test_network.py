@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from dwarf_ros.estimators.network import NetworkEstimator, padding
+from dwarf_ros import load_estimator
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
 
 pytest.importorskip("tensorflow")
@@ -31,27 +29,12 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def estimator(weights):
-    return NetworkEstimator(weights, engine="tensorflow")
+    return load_estimator(weights=weights, engine="tensorflow")
 
 
 def frames(height: int, width: int, seed: int = 0, **more) -> list[StereoFrame]:
     pictures = np.random.default_rng(seed).integers(0, 256, (2, 2, height, width, 3), np.uint8)
     return [StereoFrame(*pictures[i], stamp=10**9 + i * 10**8, **more) for i in range(2)]
-
-
-@given(height=st.integers(1, 400), width=st.integers(1, 1300))
-@settings(derandomize=True, deadline=None, max_examples=100)
-def test_padding_reaches_the_next_multiple_of_64_evenly(height, width):
-    (top, bottom), (left, right), channels = padding(height, width)
-    assert channels == (0, 0)
-    for size, before, after in ((height, top, bottom), (width, left, right)):
-        assert (size + before + after) % 64 == 0
-        assert before + after < 64
-        assert after - before in (0, 1)
-
-
-def test_padding_of_a_kitti_frame():
-    assert padding(375, 1242) == ((4, 5), (19, 19), (0, 0))
 
 
 def test_answer_is_the_networks_padded_cropped_and_turned(estimator, weights):

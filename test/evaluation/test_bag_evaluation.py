@@ -86,7 +86,7 @@ def truth_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(bag, truth_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "new"
-    return evaluate_bag(bag, out, truth_folder, "classical"), out
+    return evaluate_bag(bag, out, CLASSICAL, truth_folder), out
 
 
 def test_every_pair_of_a_bag_is_answered_and_judged(evaluated):
@@ -284,21 +284,19 @@ def test_truth_that_does_not_fit_is_one_line(bag, tmp_path):
 def test_truth_of_another_size_is_one_line(bag, tmp_path):
     truth = empty_truth(tmp_path / "truth", "000000.png")
     with pytest.raises(InputError, match="64 x 32 px"):
-        evaluate_bag(bag, tmp_path / "out", truth, "classical")
+        evaluate_bag(bag, tmp_path / "out", CLASSICAL, truth)
 
 
 def test_what_cannot_be_evaluated_is_named(bag, folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--out"):
-        evaluate_bag(bag, tmp_path / "file", estimator="classical")
-    with pytest.raises(InputError, match="no_such_thing"):
-        evaluate_bag(bag, tmp_path / "out", estimator="no_such_thing")
+        evaluate_bag(bag, tmp_path / "file", CLASSICAL)
     with pytest.raises(InputError, match="workers"):
-        evaluate_bag(bag, tmp_path / "out", estimator="classical", workers="some")
+        evaluate_bag(bag, tmp_path / "out", CLASSICAL, workers="some")
     one = tmp_path / "one"
     write_drive(ProceduralDrive(seed=1, frames=1, width=64, height=64), one)
     with pytest.raises(InputError, match="1 frames"):
-        evaluate_bag(one, tmp_path / "out", estimator="classical")
+        evaluate_bag(one, tmp_path / "out", CLASSICAL)
 
 
 def test_kitti_bag_is_evaluated_with_its_poses(real_data, tmp_path):

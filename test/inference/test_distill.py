@@ -25,8 +25,8 @@ from dwarf_ros.datasets.splits import PROXIES, Proxies
 from dwarf_ros.estimators import (
     EstimatorChoice,
     choose_estimator,
-    chosen_estimator,
     load_estimator,
+    load_once,
 )
 from dwarf_ros.evaluation.bag_evaluation import evaluate_recording
 from dwarf_ros.formats import (
@@ -47,6 +47,8 @@ from dwarf_ros.training.config import parse_config
 from dwarf_ros.training.data import open_samples
 from dwarf_ros.training.trainer import make_model, train, validate
 from dwarf_ros.types import InputError, StereoCamera
+
+CLASSICAL = choose_estimator("classical")
 
 FRAMES, LEARNT = 20, 14
 PAIRS = FRAMES - 2
@@ -85,7 +87,7 @@ def wall(texture, tmp_path_factory):
 def labelled(wall, tmp_path_factory):
     """What one process makes of the wall without interruption."""
     out = tmp_path_factory.mktemp("labelled") / "out"
-    summary = distill(wall, out, "classical", hold_out=30)
+    summary = distill(wall, out, CLASSICAL, hold_out=30)
     assert (summary.pairs, summary.held_out, summary.labelled) == (PAIRS, 5, PAIRS)
     assert (summary.teacher, summary.engine) == ("classical", "opencv")
     assert list(summary.density) == list(PROXIES)
@@ -159,7 +161,7 @@ def test_what_does_not_agree_is_not_kept():
 def test_kept_pixels_of_classical_are_more_accurate_than_those_dropped(
     drive, recorded_drive, tmp_path
 ):
-    summary = distill(recorded_drive / "folder", tmp_path / "out", "classical")
+    summary = distill(recorded_drive / "folder", tmp_path / "out", CLASSICAL)
     assert all(40 < density < 95 for density in summary.density.values())
     pooled = {}
     for index in range(2):
@@ -217,7 +219,7 @@ def test_images_are_copied_to_where_they_cannot_be_linked(wall, labelled):
         pytest.skip("no second file system to write to: /dev/shm is absent or the same")
     with TemporaryDirectory(dir=memory) as elsewhere:
         out = Path(elsewhere) / "out"
-        distill(wall, out, "classical", hold_out=30)
+        distill(wall, out, CLASSICAL, hold_out=30)
         assert files(out) == files(labelled)
         copy = out / "training" / "image_2" / "000000.png"
         assert not copy.samefile(wall / "left" / "000000.png")
@@ -228,7 +230,7 @@ def test_poses_go_with_the_frames(wall, tmp_path):
     shutil.copytree(wall, posed)
     rows = (f"1 0 0 {i} 0 1 0 0 0 0 1 {2 * i}\n" for i in range(FRAMES))
     (posed / "poses.txt").write_text("".join(rows))
-    distill(posed, tmp_path / "out", "classical", hold_out=30)
+    distill(posed, tmp_path / "out", CLASSICAL, hold_out=30)
     poses = open_sequence(tmp_path / "out" / "held_out").poses
     assert poses[:, :3, 3].tolist() == [[i, 0, 2 * i] for i in range(LEARNT, FRAMES)]
 
@@ -236,7 +238,7 @@ def test_poses_go_with_the_frames(wall, tmp_path):
 def test_a_bag_gets_the_labels_of_its_images(wall, labelled, tmp_path):
     create_bag(open_sequence(wall), tmp_path / "bag")
     out = tmp_path / "out"
-    assert distill(tmp_path / "bag", out, "classical", hold_out=30).pairs == PAIRS
+    assert distill(tmp_path / "bag", out, CLASSICAL, hold_out=30).pairs == PAIRS
     for name, content in files(labelled).items():
         if Path(name).parent.name in PROXIES:
             assert (out / name).read_bytes() == content, name
@@ -266,7 +268,7 @@ class Recorded:
 
 def test_there_is_no_label_from_one_scene_of_a_bag_to_the_next(texture, tmp_path):
     create_bag(Recorded(texture), tmp_path / "bag")
-    distill(tmp_path / "bag", tmp_path / "out", "classical")
+    distill(tmp_path / "bag", tmp_path / "out", CLASSICAL)
     folder = tmp_path / "out" / "training"
     names = sorted(file.stem for file in (folder / "flow").iterdir())
     assert names == ["000000_00", "000001_00"]
@@ -291,10 +293,10 @@ def test_kitti_itself_gets_labels_beside_its_images(texture, tmp_path):
     before = files(tmp_path / "kitti")
     for source in ("kitti", "kitti/training"):
         with pytest.raises(InputError, match=r"^hold-out: .*kitti is the source itself"):
-            distill(tmp_path / source, tmp_path / "kitti", "classical", hold_out=50)
+            distill(tmp_path / source, tmp_path / "kitti", CLASSICAL, hold_out=50)
     assert files(tmp_path / "kitti") == before
 
-    assert distill(tmp_path / "kitti", tmp_path / "kitti", "classical").pairs == 4
+    assert distill(tmp_path / "kitti", tmp_path / "kitti", CLASSICAL).pairs == 4
     added = files(tmp_path / "kitti").keys() - before.keys()
     names = ("000000_00", "000000_01", "000001_00", "000001_01")
     expected = {f"training/{folder}/{name}.png" for folder in PROXIES for name in names}
@@ -304,8 +306,8 @@ def test_kitti_itself_gets_labels_beside_its_images(texture, tmp_path):
     shutil.rmtree(tmp_path / "kitti" / "training" / "flow")
     (tmp_path / "kitti" / RECORD).unlink()
     with pytest.raises(InputError, match=r"training/disp_0/\d+_\d+\.png: is there but no"):
-        distill(tmp_path / "kitti", tmp_path / "kitti", "classical")
-    distill(tmp_path / "kitti", tmp_path / "apart", "classical", hold_out=50)
+        distill(tmp_path / "kitti", tmp_path / "kitti", CLASSICAL)
+    distill(tmp_path / "kitti", tmp_path / "apart", CLASSICAL, hold_out=50)
     assert Kitti2015MultiView(tmp_path / "apart").names == list(names[:2])
     assert Proxies(tmp_path / "apart" / "held_out").names == list(names[2:])
 
@@ -330,14 +332,14 @@ def test_what_is_there_is_not_made_again(wall, partly_done, labelled):
     steps = []
     times = {file: file.stat().st_mtime_ns for file in partly_done.rglob("*.png")}
     summary = distill(
-        wall, partly_done, "classical", hold_out=30, progress=lambda *step: steps.append(step)
+        wall, partly_done, CLASSICAL, hold_out=30, progress=lambda *step: steps.append(step)
     )
     assert (summary.pairs, summary.labelled) == (PAIRS, 2)
     assert steps == [(done, PAIRS) for done in range(PAIRS + 1)]
     assert files(partly_done) == files(labelled)
     for file, time in times.items():
         assert file.stat().st_mtime_ns == time or file.stem in ("000002", "000015")
-    again = distill(wall, partly_done, "classical", hold_out=30)
+    again = distill(wall, partly_done, CLASSICAL, hold_out=30)
     assert again.labelled == 0
     assert again.density == summary.density
     assert 60 < again.density["disp_1"] <= again.density["flow"] < 100
@@ -346,12 +348,13 @@ def test_what_is_there_is_not_made_again(wall, partly_done, labelled):
 DISTILL = """
 import sys
 from pathlib import Path
+from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.inference.distill import distill
 
 def report(done, total):
     print(done, flush=True)
 
-distill(Path(sys.argv[1]), Path(sys.argv[2]), "classical", hold_out=30, progress=report)
+distill(Path(sys.argv[1]), Path(sys.argv[2]), choose_estimator("classical"), hold_out=30, progress=report)
 """
 
 
@@ -367,7 +370,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(wall, labelled, tmp_path):
                 break
         child.stdout.read()
         assert child.wait() == -signal.SIGKILL
-    summary = distill(wall, out, "classical", hold_out=30)
+    summary = distill(wall, out, CLASSICAL, hold_out=30)
     assert 0 < summary.labelled <= PAIRS - 3
     assert files(out) == files(labelled)
 
@@ -382,10 +385,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(wall, labelled, tmp_path):
     ],
 )
 def test_a_folder_of_other_settings_is_refused(wall, labelled, tmp_path, options, words):
-    arguments = {"source": wall, "teacher": "classical", "hold_out": 30, **options}
+    arguments = {"source": wall, "teacher": CLASSICAL, "hold_out": 30, **options}
     if arguments["teacher"] == "folder":
         (tmp_path / "disp_0").mkdir()
-        arguments["maps"] = tmp_path
+        arguments["teacher"] = tmp_path
     if arguments["source"] == "other":
         arguments["source"] = tmp_path / "other"
         shutil.copytree(wall, tmp_path / "other")
@@ -400,13 +403,13 @@ def test_a_folder_of_other_settings_is_refused(wall, labelled, tmp_path, options
 def test_a_damaged_record_is_named(wall, partly_done, text):
     (partly_done / RECORD).write_text(text)
     with pytest.raises(InputError, match=rf"^{re.escape(str(partly_done / RECORD))}: "):
-        distill(wall, partly_done, "classical", hold_out=30)
+        distill(wall, partly_done, CLASSICAL, hold_out=30)
 
 
 def test_files_of_others_are_not_added_to(wall, partly_done):
     (partly_done / RECORD).unlink()
     with pytest.raises(InputError, match=r"disp_0/\d+\.png: is there but no .*distillation\.json"):
-        distill(wall, partly_done, "classical", hold_out=30)
+        distill(wall, partly_done, CLASSICAL, hold_out=30)
 
 
 @pytest.fixture(scope="module")
@@ -453,7 +456,7 @@ def test_workers_give_the_same_labels_though_one_is_killed(wall, labelled, tmp_p
                 break
 
     out = tmp_path / "out"
-    summary = distill(wall, out, "classical", hold_out=30, workers="2", progress=report)
+    summary = distill(wall, out, CLASSICAL, hold_out=30, workers="2", progress=report)
     assert killed
     assert summary.pairs == PAIRS
     assert files(out) == files(labelled)
@@ -488,7 +491,7 @@ def rows_with_labels(values):
 
 
 def test_maps_made_elsewhere_are_checked_by_those_of_the_other_directions(wall, maps, tmp_path):
-    summary = distill(wall, tmp_path / "out", "folder", maps=maps)
+    summary = distill(wall, tmp_path / "out", maps)
     assert (summary.teacher, summary.engine, summary.pairs) == ("folder", "none", FRAMES - 1)
     everything = set(range(HEIGHT))
     disparity, disparity_next, flow = labels(tmp_path / "out" / "training", "000004")
@@ -509,7 +512,7 @@ def test_maps_alone_are_taken_as_they_are(wall, maps, tmp_path):
     for frame in range(FRAMES - 1):
         shutil.copy(maps / "disp_0" / f"{frame:06d}.png", maps / "disp_1" / f"{frame:06d}.png")
     (maps / "disp_0" / f"{FRAMES - 1:06d}.png").unlink()
-    distill(wall, tmp_path / "out", "folder", maps=maps)
+    distill(wall, tmp_path / "out", maps)
     for folder in PROXIES:
         one, other = (read_image(f / folder / "000004.png") for f in (maps, tmp_path / "out" / "training"))  # fmt: skip
         assert np.array_equal(one, other)
@@ -520,7 +523,7 @@ def test_maps_alone_are_taken_as_they_are(wall, maps, tmp_path):
 )
 def test_maps_of_one_task_are_labels_of_that_task(wall, maps, tmp_path, absent, there):
     shutil.rmtree(maps / absent)
-    summary = distill(wall, tmp_path / "out", "folder", maps=maps)
+    summary = distill(wall, tmp_path / "out", maps)
     assert [name for name, density in summary.density.items() if density > 0] == there
     sample = Proxies(tmp_path / "out")[0]
     known = [np.isfinite(values).any() for values in vars(sample.ground_truth.occ).values()]
@@ -531,10 +534,10 @@ def test_a_map_that_does_not_fit_is_named(wall, maps, tmp_path):
     file = maps / "disp_right" / "000003.png"
     write_disparity_png(file, np.ones((HEIGHT, WIDTH - 1), np.float32))
     with pytest.raises(InputError, match=rf"^{re.escape(str(file))}: map is 191 x 96 px, expected"):
-        distill(wall, tmp_path / "out", "folder", maps=maps)
+        distill(wall, tmp_path / "out", maps)
     file.unlink()
     with pytest.raises(InputError, match=rf"^{re.escape(str(file))}: cannot be read: No such"):
-        distill(wall, tmp_path / "out", "folder", maps=maps)
+        distill(wall, tmp_path / "out", maps)
 
 
 # What is refused.
@@ -543,14 +546,7 @@ def test_a_map_that_does_not_fit_is_named(wall, maps, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teacher": "guru"}, "teacher: 'guru' is unknown, expected auto, dwarf, dwarf_lite, classical or folder"),
-        ({"weights": "w.safetensors"}, "weights: w.safetensors given to the classical estimator"),
-        ({"teacher": "dwarf", "weights": Path("none.safetensors")}, "none.safetensors: "),
-        ({"engine": "steam"}, "engine: 'steam' is unknown"),
-        ({"maps": Path("m")}, "maps: m given to the teacher classical, expected none"),
-        ({"teacher": "folder"}, "maps: none given to the teacher folder, expected the folder"),
-        ({"teacher": "folder", "maps": Path("/nowhere")}, "/nowhere: no maps, expected disp_0/ or flow/"),
-        ({"teacher": "folder", "maps": Path("m"), "weights": Path("w")}, "weights: w given to the teacher folder"),
+        ({"teacher": Path("/nowhere")}, "/nowhere: no maps, expected disp_0/ or flow/"),
         ({"threshold": 0}, "threshold: 0 px, expected > 0 px"),
         ({"threshold": float("nan")}, "threshold: nan px, expected > 0 px"),
         ({"hold_out": 100}, "hold-out: 100 %, expected from 0 to less than 100 %"),
@@ -562,26 +558,26 @@ def test_a_map_that_does_not_fit_is_named(wall, maps, tmp_path):
 )  # fmt: skip
 def test_wrong_options_are_refused_in_one_line(wall, tmp_path, options, message):
     with pytest.raises(InputError, match=re.escape(message)) as refused:
-        distill(**{"source": wall, "out": tmp_path / "out", "teacher": "classical", **options})
+        distill(**{"source": wall, "out": tmp_path / "out", "teacher": CLASSICAL, **options})
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_sources_without_a_pair_are_refused(wall, tmp_path):
     with pytest.raises(InputError, match="no such folder"):
-        distill(tmp_path / "absent", tmp_path / "out", "classical")
+        distill(tmp_path / "absent", tmp_path / "out", CLASSICAL)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: empty folder, expected"):
-        distill(tmp_path / "empty", tmp_path / "out", "classical")
+        distill(tmp_path / "empty", tmp_path / "out", CLASSICAL)
     one = tmp_path / "one"
     shutil.copytree(wall, one)
     for file in [f for f in one.rglob("*.png") if f.stem != "000000"]:
         file.unlink()
     with pytest.raises(InputError, match=r"one: 1 frames, expected two of one scene at least$"):
-        distill(one, tmp_path / "out", "classical")
+        distill(one, tmp_path / "out", CLASSICAL)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file.*expected a folder to write to$"):
-        distill(wall, tmp_path / "file", "classical")
+        distill(wall, tmp_path / "file", CLASSICAL)
 
 
 def test_a_damaged_image_is_named(wall, tmp_path):
@@ -590,7 +586,7 @@ def test_a_damaged_image_is_named(wall, tmp_path):
     file = damaged / "left" / "000002.png"
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(InputError, match=rf"^{re.escape(str(file))}: offset \d+: PNG is cut short"):
-        distill(damaged, tmp_path / "out", "classical")
+        distill(damaged, tmp_path / "out", CLASSICAL)
 
 
 # From a recording to an adapted network.
@@ -615,7 +611,7 @@ def eagerly():
 def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings, tmp_path):
     """The recipe of config/train/adapt.yaml, small."""
     for source in ("folder", "bag"):
-        summary = distill(recorded_drive / source, tmp_path / source, "classical", hold_out=34)
+        summary = distill(recorded_drive / source, tmp_path / source, CLASSICAL, hold_out=34)
         assert (summary.pairs, summary.held_out) == (4, 1)
     by_folder, by_bag = (
         {name: content for name, content in files(tmp_path / source).items() if "image" not in name}
@@ -667,16 +663,16 @@ def test_a_network_is_a_teacher(wall, settings, tmp_path):
     shutil.copytree(wall, short)
     for file in [f for f in short.rglob("*.png") if f.stem > "000001"]:
         file.unlink()
-    arguments = {"teacher": "auto", "engine": "tensorflow", "threshold": 5}
+    teacher, other = (choose_estimator("auto", file, "tensorflow") for file in (weights, others))
     with eagerly():
-        summary = distill(short, tmp_path / "out", weights=weights, **arguments)
+        summary = distill(short, tmp_path / "out", teacher, threshold=5)
     assert (summary.teacher, summary.engine, summary.pairs) == ("tiny", "tensorflow", 1)
     frames = Proxies(tmp_path / "out").frames(0)
-    estimate = chosen_estimator(choose_estimator("auto", weights, "tensorflow")).estimate(*frames)
+    estimate = load_once(teacher).estimate(*frames)
     flow = labels(tmp_path / "out" / "training", "000000")[2]
     known = np.isfinite(flow).all(axis=-1)
     assert known.any()
     assert np.abs(flow - estimate.flow)[known].max() <= 1 / 64
     assert len(json.loads((tmp_path / "out" / RECORD).read_text())["weights_sha256"]) == 64
     with pytest.raises(InputError, match="begun with SHA-256 of the weights"):
-        distill(short, tmp_path / "out", weights=others, **arguments)
+        distill(short, tmp_path / "out", other, threshold=5)

@@ -25,6 +25,8 @@ from dwarf_ros.formats import (
 from dwarf_ros.inference.predict import FOLDERS, RECORD, predict
 from dwarf_ros.types import InputError
 
+CLASSICAL = choose_estimator("classical")
+
 FRAMES = 25
 WIDTH, HEIGHT = 192, 96
 DISPARITY, SHIFT = 6, 3
@@ -51,7 +53,7 @@ def drive(tmp_path_factory):
 def results(drive, tmp_path_factory):
     """What one process makes of the drive without interruption."""
     out = tmp_path_factory.mktemp("results") / "out"
-    summary = predict(KittiDrive(drive), out, "classical")
+    summary = predict(KittiDrive(drive), out, CLASSICAL)
     assert (summary.samples, summary.predicted) == (FRAMES - 1, FRAMES - 1)
     return out
 
@@ -111,31 +113,31 @@ def test_the_record_says_what_made_the_results(drive, results):
 
 def test_progress_goes_from_what_is_there_to_all(drive, partly_done):
     steps = []
-    predict(KittiDrive(drive), partly_done, "classical", progress=lambda *step: steps.append(step))
+    predict(KittiDrive(drive), partly_done, CLASSICAL, progress=lambda *step: steps.append(step))
     assert steps == [(done, FRAMES - 1) for done in range(FRAMES - 5, FRAMES)]
 
 
 def test_nothing_is_done_twice(drive, partly_done, results):
     before = times(partly_done)
-    summary = predict(KittiDrive(drive), partly_done, "classical")
+    summary = predict(KittiDrive(drive), partly_done, CLASSICAL)
     assert (summary.samples, summary.predicted) == (FRAMES - 1, 4)
     after = times(partly_done)
     assert {file: after[file] for file in before} == before
     assert files(partly_done) == files(results)
-    assert predict(KittiDrive(drive), partly_done, "classical").predicted == 0
+    assert predict(KittiDrive(drive), partly_done, CLASSICAL).predicted == 0
     assert times(partly_done) == after
 
 
 def test_a_sample_that_lacks_a_file_is_made_anew(drive, partly_done, results):
     (partly_done / "disp_1" / "000002.png").unlink()
-    assert predict(KittiDrive(drive), partly_done, "classical").predicted == 5
+    assert predict(KittiDrive(drive), partly_done, CLASSICAL).predicted == 5
     assert files(partly_done) == files(results)
 
 
 def test_what_a_killed_writer_left_is_no_result_and_goes(drive, partly_done, results):
     for folder in FOLDERS:
         (partly_done / folder / ".000023.png.12-0.part").write_bytes(b"half")
-    assert predict(KittiDrive(drive), partly_done, "classical").predicted == 4
+    assert predict(KittiDrive(drive), partly_done, CLASSICAL).predicted == 4
     assert files(partly_done) == files(results)
 
 
@@ -146,12 +148,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from pathlib import Path
 from dwarf_ros.datasets.kitti import KittiDrive
+from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.inference.predict import predict
 
 def report(done, total):
     print(done, flush=True)
 
-predict(KittiDrive(Path(sys.argv[1])), Path(sys.argv[2]), "classical", progress=report)
+predict(KittiDrive(Path(sys.argv[1])), Path(sys.argv[2]), choose_estimator("classical"), progress=report)
 """
 
 
@@ -175,7 +178,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(drive, results, tmp_path, b
         if all((out / folder / name).is_file() for folder in FOLDERS)
     ]
     assert 4 <= len(whole) < FRAMES - 1
-    summary = predict(KittiDrive(drive), out, "classical")
+    summary = predict(KittiDrive(drive), out, CLASSICAL)
     assert summary.predicted == FRAMES - 1 - len(whole)
     after = times(out)
     for name in whole:
@@ -205,7 +208,7 @@ def test_a_folder_of_something_else_is_refused(drive, partly_done, key, value, w
     before = files(partly_done)
     message = rf"^{re.escape(str(partly_done / RECORD))}: folder was begun with {words}"
     with pytest.raises(InputError, match=message):
-        predict(KittiDrive(drive), partly_done, "classical")
+        predict(KittiDrive(drive), partly_done, CLASSICAL)
     assert files(partly_done) == before
 
 
@@ -217,7 +220,7 @@ def test_other_samples_are_refused(drive, partly_done, tmp_path):
     with pytest.raises(
         InputError, match=r"begun with 24 samples, now there are 25 \(sample 000024"
     ):
-        predict(KittiDrive(longer), partly_done, "classical")
+        predict(KittiDrive(longer), partly_done, CLASSICAL)
 
 
 def test_a_changed_image_is_named(drive, partly_done, tmp_path):
@@ -228,20 +231,20 @@ def test_a_changed_image_is_named(drive, partly_done, tmp_path):
     with pytest.raises(
         InputError, match=rf"^{re.escape(str(file))}: has \d+ bytes but had \d+ when"
     ):
-        predict(KittiDrive(changed), partly_done, "classical")
+        predict(KittiDrive(changed), partly_done, CLASSICAL)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"image_bytes": 3}', '{"image_bytes": {"a": 1}}'])
 def test_a_damaged_record_is_named(drive, partly_done, text):
     (partly_done / RECORD).write_text(text)
     with pytest.raises(InputError, match=rf"^{re.escape(str(partly_done / RECORD))}: "):
-        predict(KittiDrive(drive), partly_done, "classical")
+        predict(KittiDrive(drive), partly_done, CLASSICAL)
 
 
 def test_results_of_others_are_not_added_to(drive, partly_done):
     (partly_done / RECORD).unlink()
     with pytest.raises(InputError, match=r"disp_0/\d+\.png: is there but no .*prediction\.json"):
-        predict(KittiDrive(drive), partly_done, "classical")
+        predict(KittiDrive(drive), partly_done, CLASSICAL)
 
 
 @pytest.mark.parametrize("workers", [None, "2"])
@@ -254,7 +257,7 @@ def test_a_damaged_image_is_named_and_nothing_is_half_written(drive, tmp_path, w
     file.write_bytes(file.read_bytes()[:-50])
     out = tmp_path / "out"
     with pytest.raises(InputError, match=rf"^{re.escape(str(file))}: offset \d+: PNG is cut short"):
-        predict(KittiDrive(damaged), out, "classical", workers=workers)
+        predict(KittiDrive(damaged), out, CLASSICAL, workers=workers)
     for folder in FOLDERS:
         assert not (out / folder / "000008.png").exists()
         for result in (out / folder).glob("*.png"):
@@ -267,18 +270,18 @@ def test_a_missing_image_is_named(drive, tmp_path):
     dataset = KittiDrive(lacking)
     (lacking / "left" / "000009.png").unlink()
     with pytest.raises(InputError, match=r"left/000009\.png: cannot be read: No such file"):
-        predict(dataset, tmp_path / "out", "classical")
+        predict(dataset, tmp_path / "out", CLASSICAL)
 
 
 def test_a_file_in_place_of_the_folder(drive, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match=r"out.*expected a folder to write to$"):
-        predict(KittiDrive(drive), tmp_path / "out", "classical")
+        predict(KittiDrive(drive), tmp_path / "out", CLASSICAL)
 
 
 def test_wrong_workers_are_refused_before_anything_is_written(drive, tmp_path):
     with pytest.raises(InputError, match=r"^workers: 'many', expected"):
-        predict(KittiDrive(drive), tmp_path / "out", "classical", workers="many")
+        predict(KittiDrive(drive), tmp_path / "out", CLASSICAL, workers="many")
     assert not (tmp_path / "out").exists()
 
 
@@ -331,7 +334,7 @@ def test_workers_give_the_same_results_though_one_is_killed(drive, results, tmp_
                 break
 
     out = tmp_path / "out"
-    summary = predict(KittiDrive(drive), out, "classical", workers="2", progress=report)
+    summary = predict(KittiDrive(drive), out, CLASSICAL, workers="2", progress=report)
     assert killed
     assert summary.predicted == FRAMES - 1
     assert files(out) == files(results)
@@ -347,7 +350,7 @@ def test_evaluation_by_workers_is_the_same(real_data, two_workers):
 
 def test_real_images_are_predicted_and_scored(real_data, tmp_path):
     root = real_data("kitti2012")
-    predict(Kitti2012(root), tmp_path / "out", "classical")
+    predict(Kitti2012(root), tmp_path / "out", CLASSICAL)
     scores = evaluate_folder(tmp_path / "out", root / "training").to_dict()
     assert scores["D1"]["occ"]["all"] < 15
     assert scores["Fl"]["occ"]["all"] < 30

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from dwarf_ros.estimators import EstimatorChoice, choose_estimator
 from dwarf_ros.formats import read_image
 from dwarf_ros.live.demo import run_demo
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import InputError
+
+CLASSICAL = choose_estimator("classical")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,7 +28,7 @@ def own_checkout(ros_environment, monkeypatch) -> None:
 @pytest.mark.parametrize("reference", ["current", "previous"])
 def test_demo_answers_every_pair_of_a_drive(own_checkout, tmp_path, capsys, reference):
     drive = ProceduralDrive(seed=4, frames=4, width=256, height=128)
-    code = run_demo(None, tmp_path, 2.0, "classical", reference=reference, drive=drive)
+    code = run_demo(None, tmp_path, CLASSICAL, reference=reference, drive=drive)
     said = capsys.readouterr()
     assert code == 0, said
     document = json.loads((tmp_path / "figures.json").read_text())
@@ -58,25 +61,25 @@ def test_demo_answers_every_pair_of_a_drive(own_checkout, tmp_path, capsys, refe
 def test_estimator_that_does_not_exist_is_named(own_checkout, tmp_path):
     drive = ProceduralDrive(seed=4, frames=2, width=128, height=64)
     with pytest.raises(InputError, match="no_such_thing"):
-        run_demo(None, tmp_path, 2.0, "no_such_thing", drive=drive)
+        run_demo(None, tmp_path, EstimatorChoice("no_such_thing", None, "opencv"), drive=drive)
     assert_no_child_is_left()
 
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan"), float("inf")])
 def test_rate_must_be_positive(tmp_path, rate_hz):
     with pytest.raises(InputError, match="--rate"):
-        run_demo(None, tmp_path, rate_hz)
+        run_demo(None, tmp_path, CLASSICAL, rate_hz)
 
 
 def test_source_that_is_no_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
-        run_demo(tmp_path / "nowhere", tmp_path / "out")
+        run_demo(tmp_path / "nowhere", tmp_path / "out", CLASSICAL)
 
 
 def test_out_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--out"):
-        run_demo(None, tmp_path / "file")
+        run_demo(None, tmp_path / "file", CLASSICAL)
 
 
 def assert_no_child_is_left() -> None:

@@ -42,7 +42,7 @@ def child_processes() -> set[str]:
 def test_live_answers_are_the_offline_ones(ros_environment, monkeypatch, bag, tmp_path, capsys):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     before = child_processes()
-    live = replay_bag(bag, tmp_path, 2.0, estimator="classical")
+    live = replay_bag(bag, tmp_path, CLASSICAL, 2.0)
     assert child_processes() <= before
     answered = [(pair.frame, pair.other) for pair in live.pairs]
     assert answered == sorted(answered)
@@ -146,6 +146,6 @@ def test_answers_that_cannot_be_compared_are_refused(bag, tmp_path):
 
 def test_arguments_that_cannot_be_used_are_named(bag, tmp_path):
     with pytest.raises(InputError, match="--rate"):
-        replay_bag(bag, tmp_path, 0.0)
+        replay_bag(bag, tmp_path, CLASSICAL, 0.0)
     with pytest.raises(InputError, match="nowhere"):
-        replay_bag(tmp_path / "nowhere", tmp_path / "out")
+        replay_bag(tmp_path / "nowhere", tmp_path / "out", CLASSICAL)

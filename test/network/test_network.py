@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import pytest
 
-from dwarf_ros.network import INPUTS, build, save
+from dwarf_ros.network import build, save
+from dwarf_ros.network.codec import INPUTS
 from dwarf_ros.network.presets import DWARF_LITE, PRESETS
 from dwarf_ros.network.weights import named_variables
 from dwarf_ros.types import InputError
@@ -23,7 +24,8 @@ CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
 FORWARD_PASS = """
 import sys
 import keras, numpy as np
-from dwarf_ros.network import INPUTS, load
+from dwarf_ros.network import load
+from dwarf_ros.network.codec import INPUTS
 weights, images, out = sys.argv[1:]
 with np.load(images) as arrays:
     images = {name: arrays[name] for name in INPUTS}

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from dwarf_ros.network import INPUTS, load
+from dwarf_ros.network import load
+from dwarf_ros.network.codec import INPUTS
 from dwarf_ros.network.tf1_checkpoint import import_checkpoint
 from dwarf_ros.network.weights import read_header
 from dwarf_ros.types import InputError

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from dwarf_ros.datasets.augmentation import make_item
+from dwarf_ros.network.codec import SIGNS
 from dwarf_ros.training.config import parse_config
 from dwarf_ros.training.data import (
     DriveSamples,
     TrainingItems,
     check_batch_size,
     make_batch,
-    network_images,
-    network_truth,
     open_batches,
 )
 from dwarf_ros.types import InputError
@@ -52,20 +51,7 @@ def test_disparities_are_negative_for_the_network_and_flow_is_as_it_was(settings
     disparity, disparity_change, u, v = batch.truth[0, 0, 0]
     assert (disparity_change, u, v) == (disparity - 1, 3, -1)
     assert disparity < 0
-    assert network_truth(batch.truth)[0, 0, 0].tolist() == [-disparity, -disparity_change, 3, -1]
-
-
-def test_images_for_the_network_are_named_and_scaled():
-    images = np.zeros((2, 4, 8, 8, 3), np.uint8)
-    images[:, 1] = 255
-    named = network_images(images)
-    assert {name: float(values.mean()) for name, values in named.items()} == {
-        "left_t0": 0,
-        "right_t0": 1,
-        "left_t1": 0,
-        "right_t1": 0,
-    }
-    assert all(v.dtype == np.float32 and v.shape == (2, 8, 8, 3) for v in named.values())
+    assert (batch.truth * SIGNS)[0, 0, 0].tolist() == [-disparity, -disparity_change, 3, -1]
 
 
 def test_workers_make_the_same_batches_even_if_one_is_killed(settings):

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import pytest
 
+from dwarf_ros.network.codec import encode
 from dwarf_ros.network.presets import PRESETS
 from dwarf_ros.training.config import parse_config
-from dwarf_ros.training.data import network_images
 from dwarf_ros.training.devices import TensorFlowDevices, check_share, find_devices, inputs
 from dwarf_ros.training.trainer import train
 from dwarf_ros.types import InputError
@@ -199,8 +199,8 @@ def test_machines_that_are_told_wrongly_are_refused(told, monkeypatch):
 
 
 def test_images_are_scaled_as_the_network_takes_them():
-    images = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(1, 4, 2, 2, 3) * 5
+    images = np.arange(4 * 64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(1, 4, 64, 64, 3)
     scaled = inputs(images)
     assert list(scaled) == ["left_t0", "right_t0", "left_t1", "right_t1"]
-    for name, values in network_images(images).items():
+    for name, values in encode(images).items():
         assert np.allclose(keras.ops.convert_to_numpy(scaled[name]), values, rtol=1e-7), name

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.formats import write_disparity_png, write_image
 from dwarf_ros.recordings.bag import create_bag
 from dwarf_ros.recordings.folders import open_sequence
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.results import open_results
+
+CLASSICAL = choose_estimator("classical")
 
 
 def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
@@ -20,7 +23,7 @@ def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
 
 
 def test_every_two_consecutive_frames_are_estimated_when_they_are_asked_for(drive):
-    results = open_results(drive, estimator="classical")
+    results = open_results(drive, choice=CLASSICAL)
     assert list(results.names) == ["000000", "000001", "000002"]
     for index, result in enumerate(results):
         frame = open_sequence(drive)[index]
@@ -38,14 +41,14 @@ def test_every_two_consecutive_frames_are_estimated_when_they_are_asked_for(driv
 @pytest.mark.parametrize("name", ["3", "-1", "000003", "x"])
 def test_a_frame_that_is_not_there_is_one_line(drive, name):
     with pytest.raises(InputError, match="--frame") as error:
-        open_results(drive, estimator="classical").only(name)
+        open_results(drive, choice=CLASSICAL).only(name)
     assert "0 to 2" in one_line(error)
 
 
 def test_a_bag_is_estimated_as_its_images_are(drive, tmp_path):
     create_bag(open_sequence(drive), tmp_path / "bag", "mcap", "")
-    from_bag = open_results(tmp_path / "bag", estimator="classical").read(1)
-    from_files = open_results(drive, estimator="classical").read(1)
+    from_bag = open_results(tmp_path / "bag", choice=CLASSICAL).read(1)
+    from_files = open_results(drive, choice=CLASSICAL).read(1)
     assert np.array_equal(from_bag.left, from_files.left)
     np.testing.assert_array_equal(from_bag.scene_flow.flow, from_files.scene_flow.flow)
 
@@ -78,7 +81,7 @@ def test_ground_truth_is_that_of_the_same_name(prediction, drive, tmp_path):
     for name in ("000000.png", "000001.png"):
         write_disparity_png(truth / name, true)
     for source in (prediction, drive):
-        found = open_results(source, ground_truth=truth.parent, estimator="classical").read(0).truth
+        found = open_results(source, ground_truth=truth.parent, choice=CLASSICAL).read(0).truth
         assert (found.occ.disparity == 22).all()
         assert found.occ.flow is None
 
@@ -86,7 +89,7 @@ def test_ground_truth_is_that_of_the_same_name(prediction, drive, tmp_path):
 def test_wrong_input_is_one_line_that_names_it(prediction, drive, tmp_path):
     def said(*arguments: Path, **options: Path) -> str:
         with pytest.raises(InputError) as error:
-            open_results(*arguments, estimator="classical", **options)
+            open_results(*arguments, choice=CLASSICAL, **options)
         return one_line(error)
 
     assert "nowhere" in said(tmp_path / "nowhere")
