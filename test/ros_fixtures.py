@@ -92,6 +92,15 @@ class NodeProcess:
             assert time.monotonic() < end, f"no {pattern!r} in:\n{self.log()}"
             time.sleep(0.05)
 
+    def wait_until_active(self, name: str, timeout_s: float = 30.0) -> None:
+        from dwarf_ros.live.lifecycle import NodeClient
+
+        end = time.monotonic() + timeout_s
+        with NodeClient(name) as client:
+            while not client.is_active():
+                assert self.process.poll() is None, f"the node ended:\n{self.log()}"
+                assert time.monotonic() < end, f"{name} is not active:\n{self.log()}"
+
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
         return self.process.wait(timeout=10)
@@ -114,13 +123,14 @@ def start_node(ros_environment, tmp_path) -> Iterator[Callable[..., NodeProcess]
     def start(
         *arguments: str,
         active: bool = True,
+        name: str = "/dwarf",
         program: tuple[str, ...] = ("-m", "dwarf_ros.ros.node"),
     ) -> NodeProcess:
         log = tmp_path / f"node{len(started)}.log"
         node = NodeProcess(arguments, ros_environment, log, program)
         started.append(node)
         if active:
-            node.wait_for_log("active: waiting for")
+            node.wait_until_active(name)
         return node
 
     yield start

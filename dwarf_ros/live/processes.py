@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dwarf_ros.estimators import EstimatorChoice
+from dwarf_ros.live.lifecycle import NodeClient
 from dwarf_ros.live.recorder import READY, SUMMARY, read_summary
 from dwarf_ros.progress import show_progress
+from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
 
@@ -104,18 +105,21 @@ def play_into_node(
         InputError: the node cannot be configured so.
     """
     node_arguments = ["-p", f"reference:={reference}", *node_arguments]
-    environment = dict(os.environ)
-    environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
-    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    prepare_environment()
+    # For this process, too: it asks the node for its state.
+    domain = os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with raising_interrupts(), ExitStack() as stack:
 
         def start(name: str, *arguments: str) -> _Child:
             command = [sys.executable, "-u", "-m", "dwarf_ros.cli", *arguments]
-            return stack.enter_context(_Child(name, command, environment, out / f"{name}.log"))
+            return stack.enter_context(_Child(name, command, out / f"{name}.log"))
 
         node = start("node", "node", "--ros-args", *node_arguments)
-        node.wait_for(lambda: _active(node), _ACTIVE_WAIT_S, "active")
-        say(f"{_configured(node)}; domain {environment['ROS_DOMAIN_ID']}")
+        with NodeClient() as client:
+            node.wait_for(client.is_active, _ACTIVE_WAIT_S, "active")
+            estimator, engine = client.status["estimator"], client.status["engine"]
+        say(f"node is active with estimator {estimator} on {engine}; domain {domain}")
         recorder = start(
             "recorder",
             "record",
@@ -147,15 +151,12 @@ def play_into_node(
 class _Child:
     """A process that ends with the block it was started for; what it says goes to a file."""
 
-    def __init__(
-        self, name: str, command: list[str], environment: dict[str, str], log: Path
-    ) -> None:
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
         self.name = name
         self._log = log
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
                 command,
-                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -217,23 +218,6 @@ class _Child:
     def _last_line(self) -> str:
         lines = self.log().split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-def _active(node: _Child) -> bool:
-    """Whether the node is active.
-
-    Raises:
-        InputError: it could not be configured.
-    """
-    log = node.log()
-    if found := re.search(r"not configured: ([^\n]*)", log):
-        raise InputError(found[1].split("; set the parameters")[0])
-    return "active: waiting for" in log
-
-
-def _configured(node: _Child) -> str:
-    found = re.search(r"configured: (estimator [^\n]*)", node.log())
-    return f"node is active with {found[1]}" if found else "node is active"
 
 
 def read_player_log(out: Path) -> list[Played]:

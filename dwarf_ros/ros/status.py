@@ -88,7 +88,9 @@ class Status:
         }
         now_ns = self._node.get_clock().now().nanoseconds
         self._publisher.publish(
-            diagnostics_message(self._node.get_name(), now_ns, level, message, values)
+            diagnostics_message(
+                self._node.get_fully_qualified_name(), now_ns, level, message, values
+            )
         )
 
     def _assess(self, inputs: Inputs | None, worker: Worker | None) -> tuple[bytes, str, str]:

@@ -489,7 +489,7 @@ def test_diagnostics_count_pairs_and_name_estimator_and_engine(start_node, rig):
     status = statuses[-1].status[0]
     values = {value.key: value.value for value in status.values}
     assert status.level == DiagnosticStatus.OK
-    assert status.name == "dwarf: scene flow"
+    assert status.name == "/dwarf: scene flow"
     assert (values["estimator"], values["engine"]) == ("classical", "opencv")
     assert int(values["accepted"]) >= int(values["estimated"]) >= 3
     assert float(values["median latency (ms)"]) > 0
