@@ -22,27 +22,27 @@ def build(
     all_levels: bool = False,
     correlation: str = "ops",
 ) -> keras.Model:
-    """The network with fresh weights.
+    """Build the network with random weights.
 
-    Input: dict of `left_t0`, `right_t0`, `left_t1`, `right_t1`, each batch x H x W x 3, float32 RGB in [0, 1], H and W
-    multiples of 64 px. Output: dict, at the same size, float32, px, for the pixels of left_t0, in the network's own
-    signs: `disparity` (batch x H x W x 1, negative: x_right - x_left), `disparity_change` (the disparity at t1
-    of the same points, likewise negative; not a difference) and `forward_flow` (batch x H x W x 2: u to the
-    right, v downwards).
+    Input: dict of `left_t0`, `right_t0`, `left_t1`, `right_t1`, each batch x H x W x 3, float32 RGB in [0, 1]; H and W are
+    multiples of 64 px.
+
+    Output: dict of float32 maps of the same size, px, for the pixels of left_t0, with the signs of the published network:
+    `disparity` (batch x H x W x 1; negative: x_right - x_left), `disparity_change` (the disparity of the same points at t1,
+    also negative; despite its name not a difference) and `forward_flow` (batch x H x W x 2: u to the right, v down).
 
     Args:
-        preset: name of the preset, or the preset itself.
-        height: fixes the input's height, px, for engines that want it; None leaves it open.
-        width: the same for its width, px.
-        all_levels: also answer with what losses read: `level_6` (or what is coarsest) down to the finest `level_2` or
-            `level_3`, and `level_0`, the full-size answer; batch x H / 2**level x W / 2**level x 4 (disparity,
-            disparity_change, u, v), full-resolution px divided by `presets.SCALE_FACTOR`; and for presets with `matching`
-            the `matches` of `decoder.Decoded`.
-        correlation: what computes the cost volumes: `ops`, keras.ops; `cuda`, the kernels of `dwarf_ros.network.correlation`, which do
-            not run inside XLA under TensorFlow; `auto`, the kernels where there is a GPU and they are built and right.
+        preset: a preset or its name.
+        height: height of the input, px, for engines that need a fixed one; None leaves it open.
+        width: width of the input, px, likewise.
+        all_levels: also output what the losses need: `level_6` (or the coarsest) down to the finest, `level_2` or `level_3`, and
+            `level_0`, the estimate at full size. Each is batch x H / 2**level x W / 2**level x 4 (disparity,
+            disparity_change, u, v) in full-resolution px divided by `presets.SCALE_FACTOR`. Presets with `matching` add the
+            `matches` of `decoder.Decoded`.
+        correlation: implementation of the cost volumes, one of `correlation.CHOICES`.
 
     Raises:
-        InputError: an unknown preset, or a size that is not a multiple of 64 px.
+        InputError: the preset is unknown, or a size is not a multiple of 64 px.
     """
     import keras
 
@@ -63,8 +63,8 @@ def build(
     pyramids = [[level[image] for level in of_levels] for image in range(len(INPUTS))]
     decoded = decoder.decode(pyramids, preset, correlation)
 
-    answer = decoder.Modalities(SCALE_FACTOR, "modalities")(decoded.levels[0])
-    outputs = dict(zip(OUTPUTS, answer, strict=True))
+    full_size = decoder.Modalities(SCALE_FACTOR, "modalities")(decoded.levels[0])
+    outputs = dict(zip(OUTPUTS, full_size, strict=True))
     if all_levels:
         outputs |= {f"level_{level}": motion for level, motion in decoded.levels.items()}
         outputs |= decoded.matches

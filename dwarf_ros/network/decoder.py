@@ -1,8 +1,8 @@
-"""From four feature pyramids to scene flow, coarse to fine.
+"""Scene flow from four feature pyramids, coarse to fine.
 
-Scene-flow channels are always disparity, disparity_change, u, v, where disparity_change is the disparity at t1 of the
-pixels of left_t0 and not a difference. Inside the network they are full-resolution pixels divided by SCALE_FACTOR, with
-disparities negative.
+The channels of scene flow are always disparity, disparity_change, u, v. disparity_change is the disparity at t1 of the pixels
+of left_t0, not a difference. Inside the network the unit is full-resolution pixels divided by SCALE_FACTOR, and disparities
+are negative.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ from dwarf_ros.network.warping import (
 Tensor = Any
 
 MODALITIES = {"disparity": 1, "disparity_change": 1, "optical_flow": 2}
-"""Channels of each of the three estimates, in the order of the scene-flow channels."""
+"""Number of channels of each of the three estimates, in the order of the scene-flow channels."""
 
 
 class CostVolumes(keras.layers.Layer):
     """Warps the features of one level with a coarser scene flow and correlates them.
 
-    Input: features of left_t0, right_t0, left_t1, right_t1 (batch x H x W x C) and, unless the level is the first, the
-    scene flow so far (batch x H x W x 4). Output: batch x H x W x N, the volumes of stereo at t0, stereo at t1, both
-    over time (3D), and flow; activated, or for presets with `matching` correlation coefficients in [-1, 1]. Always
-    float32, because coordinates are.
+    Input: features of left_t0, right_t0, left_t1, right_t1 (batch x H x W x C) and, except at the first level, the scene flow so
+    far (batch x H x W x 4). Output: batch x H x W x N, the volumes of `correlation.ops.cost_volumes`; activated, or for presets
+    with `matching` correlation coefficients in [-1, 1]. Always float32, because coordinates need it.
     """
 
     def __init__(self, preset: Preset, level: int, name: str, correlation: str = "ops") -> None:
@@ -49,7 +48,7 @@ class CostVolumes(keras.layers.Layer):
         self.supports_jit = implementation.compiles
 
     def call(self, inputs: list[Tensor]) -> Tensor:
-        """The volumes, as described above."""
+        """Compute the volumes."""
         left_t0, right_t0, left_t1, right_t1 = inputs[:4]
         matching = self.preset.matching
         if len(inputs) == 5:
@@ -73,16 +72,17 @@ class CostVolumes(keras.layers.Layer):
         return self.cost_volumes(left_t0, right_t0, left_t1, right_t1, radius, depth, slope)
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        """Batch, H, W and the number of displacements."""
+        """Batch, H, W and number of displacements."""
         side = 2 * self.preset.max_displacement + 1
         depths = 2 * self.preset.max_depth_displacement + 1
         return (*input_shape[0][:3], 2 * side + depths * side**2 + side**2)
 
 
 class EnlargedMotion(keras.layers.Layer):
-    """The finest level's scene flow at the input's size; batch x H x W x C, float32, full-resolution px / SCALE_FACTOR.
+    """Upsamples the scene flow of the finest level to the size of the input: batch x H x W x C, float32.
 
-    Input: the scene flow of the grid and, for presets with `convex_enlargement`, the logits of `enlarge_convex`.
+    Input: the scene flow (full-resolution px / SCALE_FACTOR, as the output) and, for presets with `convex_enlargement`, the
+    logits of `enlarge_convex`.
     """
 
     def __init__(self, preset: Preset, name: str) -> None:
@@ -90,35 +90,35 @@ class EnlargedMotion(keras.layers.Layer):
         self.factor = 2**preset.finest_level
 
     def call(self, inputs: list[Tensor]) -> Tensor:
-        """The scene flow, enlarged."""
+        """Upsample the scene flow."""
         if len(inputs) == 2:
             return enlarge_convex(inputs[0], inputs[1], self.factor)
         return enlarge_bilinear(inputs[0], self.factor)
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        """The input's size."""
+        """The size of the input."""
         batch, *size, channels = input_shape[0]
         return (batch, *(side and side * self.factor for side in size), channels)
 
 
 class Modalities(keras.layers.Layer):
-    """Channels of a scene flow as one map for each of MODALITIES, times a factor; float32."""
+    """Splits a scene flow into one map for each of MODALITIES and multiplies them by a factor; float32."""
 
     def __init__(self, factor: float, name: str) -> None:
         super().__init__(name=name, dtype="float32")
         self.factor = factor
 
     def call(self, scene_flow: Tensor) -> list[Tensor]:
-        """The maps, in the order of MODALITIES."""
+        """Split the scene flow, in the order of MODALITIES."""
         motion = scene_flow * self.factor
         return [motion[:, :, :, 0:1], motion[:, :, :, 1:2], motion[:, :, :, 2:4]]
 
 
 def prediction_convolution(features: Tensor, channels: int, name: str) -> Tensor:
-    """Linear 3x3 convolution to motion channels.
+    """Linear 3x3 convolution that predicts motion.
 
-    It starts at a tenth of a linear layer's usual variance, so that the first warps move features by a few pixels; a
-    hundredth took twice as many steps to fit a single batch.
+    Its initial variance is a tenth of the usual one, so that the first warps move features by a few pixels. With a hundredth,
+    fitting a single batch took twice as many steps.
     """
     return keras.layers.Conv2D(
         channels,
@@ -130,14 +130,14 @@ def prediction_convolution(features: Tensor, channels: int, name: str) -> Tensor
 
 
 def concatenated(maps: list[Tensor], dtype: str | None = None) -> Tensor:
-    """Maps joined along their channels; dtype None is that of the network."""
+    """Concatenate maps along their channels; dtype None means that of the network."""
     return keras.layers.Concatenate(dtype=dtype)(maps)
 
 
 def upsampled(
     maps: dict[str, Tensor], scope: str, initializer: Initializer, dtype: str | None = None
 ) -> Tensor:
-    """Each modality's maps enlarged by two, to its number of channels, by a learned 4x4 transposed convolution; joined."""
+    """Upsample the maps of each modality by two with a learned 4x4 transposed convolution, and concatenate them."""
     enlarged = [
         keras.layers.Conv2DTranspose(
             channels,
@@ -154,7 +154,7 @@ def upsampled(
 
 
 def convolution_chain(x: Tensor, channels: tuple[int, ...], scope: str, dense: bool) -> Tensor:
-    """Activated convolutions in a row; densely connected ones append their output to their input."""
+    """A sequence of activated convolutions; with dense connections each appends its output to its input."""
     for index, width in enumerate(channels):
         y = activated_convolution(x, width, f"{scope}.estimator_block_{index}.Conv")
         x = concatenated([x, y]) if dense else y
@@ -162,7 +162,7 @@ def convolution_chain(x: Tensor, channels: tuple[int, ...], scope: str, dense: b
 
 
 def refined(prediction: Tensor, features: Tensor, preset: Preset, scope: str) -> Tensor:
-    """Prediction plus what the context network, whose dilated convolutions see far around, finds in the features."""
+    """Prediction plus the correction by the context network, whose dilated convolutions have a large receptive field."""
     names = ["Conv", *(f"Conv_{index}" for index in range(1, len(preset.context_channels) + 1))]
     widths = zip(preset.context_channels, preset.context_dilations, strict=True)
     for name, (width, dilation) in zip(names, widths, strict=False):
@@ -173,14 +173,14 @@ def refined(prediction: Tensor, features: Tensor, preset: Preset, scope: str) ->
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder finds.
+    """Output of the decoder.
 
     Attributes:
-        levels: level (coarsest first) to its scene flow, batch x H / 2**level x W / 2**level x 4, full-resolution px /
-            SCALE_FACTOR; level 0 is the finest one enlarged.
-        matches: of presets with `matching`, what `dwarf_ros.training.losses.matching_loss` reads: `global_stereo` and
-            `global_flow`, the logits of `GlobalMatching`; for each level `local_<level>`, the logits of `LocalMatching`, and
-            `centre_<level>`, the scene flow that they are around.
+        levels: level (coarsest first) -> its scene flow, batch x H / 2**level x W / 2**level x 4, full-resolution px /
+            SCALE_FACTOR; level 0 is the finest one, upsampled.
+        matches: for presets with `matching`, the input of the matching loss: `global_stereo` and `global_flow`, the logits of
+            `GlobalMatching`; for each level `local_<level>`, the logits of `LocalMatching`, and `center_<level>`, the scene flow at
+            their center.
     """
 
     levels: dict[int, Tensor]
@@ -188,12 +188,12 @@ class Decoded:
 
 
 def decode(pyramids: list[list[Tensor]], preset: Preset, correlation: str = "ops") -> Decoded:
-    """Scene flow of every level, and of the input's size.
+    """Scene flow of every level and at the size of the input.
 
     Args:
-        pyramids: features of the levels, from 1 (`encode`), of left_t0, right_t0, left_t1, right_t1.
-        preset: the network's sizes.
-        correlation: as of `network.correlation.load`.
+        pyramids: features of all levels (`encode`) of left_t0, right_t0, left_t1, right_t1.
+        preset: the sizes of the network.
+        correlation: one of `correlation.CHOICES`.
     """
     levels: dict[int, Tensor] = {}
     matches: dict[str, Tensor] = {}
@@ -211,10 +211,10 @@ def decode(pyramids: list[list[Tensor]], preset: Preset, correlation: str = "ops
             features + from_coarser[:1]
         )
         if preset.matching:
-            centre = from_coarser[0]
+            center = from_coarser[0]
             local = LocalMatching(level, preset.max_displacement, f"{block}.matching")
-            from_coarser[0], logits = local([volumes, centre])
-            matches |= {f"local_{level}": logits, f"centre_{level}": centre}
+            from_coarser[0], logits = local([volumes, center])
+            matches |= {f"local_{level}": logits, f"center_{level}": center}
         known = [volumes, features[0], *from_coarser] if from_coarser else [volumes]
         x = concatenated(known) if from_coarser else volumes
         trunk = convolution_chain(x, preset.trunk_channels, scope, preset.dense)
@@ -253,5 +253,5 @@ def decode(pyramids: list[list[Tensor]], preset: Preset, correlation: str = "ops
 
 
 def _short(modality: str) -> str:
-    """A modality as the published checkpoints' layers beside the heads call it."""
+    """Name of a modality in the published checkpoints' layers outside the heads."""
     return "flow" if modality == "optical_flow" else modality

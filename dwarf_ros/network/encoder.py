@@ -35,14 +35,14 @@ def activated_convolution(
 
 
 def encode(images: Tensor, preset: Preset) -> list[Tensor]:
-    """Features of every level, from 1.
+    """Features of all levels, starting at level 1.
 
     Args:
         images: batch x H x W x 3, float in [0, 1]; H and W multiples of 64.
-        preset: the network's sizes.
+        preset: the sizes of the network.
 
     Returns:
-        At index l - 1, the features of level l: batch x H / 2**l x W / 2**l x channels.
+        Item l - 1 is level l: batch x H / 2**l x W / 2**l x channels.
     """
     pyramid = []
     features = images

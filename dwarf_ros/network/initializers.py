@@ -1,7 +1,7 @@
-"""First values of the weights.
+"""Initial values of the weights.
 
-They are drawn by NumPy, seeded from Python's generator as Keras' own initialisers are (`keras.utils.set_random_seed`), so
-that every backend starts from the same weights and none compiles a sampler for each shape.
+NumPy draws them, seeded from Python's random generator like Keras' own initializers (`keras.utils.set_random_seed`). So every
+backend starts from the same weights, and none compiles a sampler for each shape.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Initializer = Callable[..., Tensor]
 
 
 def fan_in_normal(gain: float, transposed: bool = False) -> Initializer:
-    """Normal distribution of mean 0 and variance gain / number of weights that an output value sums over.
+    """Normal distribution with mean 0 and variance gain / fan-in.
 
     Args:
-        gain: variance of a linear layer's output where its input has variance 1.
-        transposed: the kernel is one of a transposed convolution with stride 2 (H, W, out, in), not H, W, in, out.
+        gain: variance of a linear layer's output if its input has variance 1.
+        transposed: the kernel belongs to a transposed convolution with stride 2 (H, W, out, in) instead of H, W, in, out.
     """
 
     def initialize(shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
@@ -39,15 +39,15 @@ def fan_in_normal(gain: float, transposed: bool = False) -> Initializer:
 
 
 def he_normal() -> Initializer:
-    """He et al.'s (ICCV 2015, "Delving Deep into Rectifiers") for the network's leaky ReLU.
+    """The initializer of He et al. ("Delving Deep into Rectifiers", ICCV 2015) for the network's leaky ReLU.
 
-    With less, the signal fades over the encoder's 18 layers until the cost volumes hold nothing to learn from.
+    With a smaller variance the signal shrinks over the encoder's 18 layers until the cost volumes are nearly zero.
     """
     return fan_in_normal(2.0 / (1.0 + NEGATIVE_SLOPE**2))
 
 
 def bilinear(shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
-    """Kernel of a 4x4 transposed convolution with stride 2 (H, W, out, in) that enlarges each channel bilinearly."""
+    """Kernel of a 4x4 transposed convolution with stride 2 (H, W, out, in) that upsamples each channel bilinearly."""
     profile = np.array([0.25, 0.75, 0.75, 0.25])
     kernel = np.outer(profile, profile)[:, :, None, None] * np.eye(shape[2], shape[3])
     return ops.convert_to_tensor(kernel, dtype=dtype)

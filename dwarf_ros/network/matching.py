@@ -1,6 +1,6 @@
-"""Scene flow straight from correlations: the mean of all candidate displacements, weighted by how well they match.
+"""Scene flow from correlations alone: the mean of all candidate displacements, weighted by a softmax over their correlations.
 
-Logits, the factors of the softmax, are answered too: training compares them with the true displacements.
+The logits are outputs too, because training compares them with the true displacements.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from dwarf_ros.network.warping import warp_along_flow_border_replicated
 Tensor = Any
 
 _INITIAL_SHARPNESS = {"global": 20.0, "local": 10.0}
-"""Factor of correlation coefficients before the softmax; the learned part starts at 1, so that it can change quickly."""
+"""Factor of the correlations before the softmax. It multiplies a learned factor that starts at 1, so that it can change
+quickly."""
 
 _IMPOSSIBLE = -1e4
-"""Logit of what cannot match."""
+"""Logit of impossible matches."""
 
 
 def normalize_channels(features: Tensor) -> Tensor:
-    """Features with zero mean and unit variance over the channels of each pixel; constant ones become zero."""
-    centred = features - ops.mean(features, axis=-1, keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-    return centred * ops.rsqrt(variance + 1e-4)
+    """Features with zero mean and unit variance over the channels of each pixel; constant features become zero."""
+    centered = features - ops.mean(features, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(centered), axis=-1, keepdims=True)
+    return centered * ops.rsqrt(variance + 1e-4)
 
 
 class GlobalMatching(keras.layers.Layer):
-    """Scene flow from the correlations of every pixel with every other, and how sure each match is.
+    """Scene flow from the correlations of all pairs of pixels, and the probability of each match.
 
-    Input: features of left_t0, right_t0, left_t1, right_t1 (batch x H x W x C). The disparity at t1 is matched in left_t1 and
-    looked up along the flow. Output, float32:
+    Input: features of left_t0, right_t0, left_t1, right_t1 (batch x H x W x C). The disparity at t1 is matched for the pixels of
+    left_t1 and looked up along the flow. Output, float32:
 
     - scene flow, batch x H x W x 4, full-resolution px / SCALE_FACTOR;
-    - the probability of the best match of each: disparity, disparity at t1, flow, batch x H x W x 3;
-    - logits of the disparity's candidates, the columns of right_t0, batch x H x W x W;
-    - logits of the flow's candidates, the pixels of left_t1 row by row, batch x (H * W) x (H * W).
+    - the probability of the best match for disparity, disparity at t1 and flow, batch x H x W x 3;
+    - logits of the candidates for the disparity, the columns of right_t0, batch x H x W x W;
+    - logits of the candidates for the flow, the pixels of left_t1 row by row, batch x (H * W) x (H * W).
 
     Reference: Xu et al., "GMFlow: Learning Optical Flow via Global Matching", CVPR 2022, section 3.2.
     """
@@ -69,7 +70,7 @@ class GlobalMatching(keras.layers.Layer):
         )
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        """Of scene flow, probabilities and logits."""
+        """Shapes of scene flow, probabilities and logits."""
         batch, height, width, _ = input_shape[0]
         pixels = height * width if height and width else None
         size = (batch, height, width)
@@ -77,11 +78,13 @@ class GlobalMatching(keras.layers.Layer):
 
 
 class LocalMatching(keras.layers.Layer):
-    """Scene flow near a given one, from the correlations of `CostVolumes`.
+    """Scene flow close to a given one, from the correlations of `CostVolumes`.
 
-    Input: the volumes, batch x H x W x N, and the scene flow that they are around, batch x H x W x 4 (full-resolution
-    px / SCALE_FACTOR). Output, float32: the scene flow, likewise; and the logits of the candidates, batch x H x W x
-    (2 (2r + 1) + (2r + 1)**2), displacements of r pixels of the level: of the disparity, the disparity at t1 and the flow (y
+    Input: the volumes, batch x H x W x N, and the scene flow at their center, batch x H x W x 4 (full-resolution
+    px / SCALE_FACTOR).
+
+    Output, float32: the scene flow in the same form, and the logits of the candidates, batch x H x W x
+    (2 (2r + 1) + (2r + 1)**2): displacements up to r pixels of the level for the disparity, the disparity at t1 and the flow (y
     outer, x inner).
     """
 
@@ -92,7 +95,7 @@ class LocalMatching(keras.layers.Layer):
 
     def call(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Scene flow and logits, as described above."""
-        volumes, centre = inputs
+        volumes, center = inputs
         side = 2 * self.radius + 1
         steps = np.arange(-self.radius, self.radius + 1, dtype=np.float32)
         plane = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
@@ -109,16 +112,16 @@ class LocalMatching(keras.layers.Layer):
             for values, places in zip(logits, candidates, strict=True)
         ]
         step = 2**self.level / SCALE_FACTOR
-        return centre + step * ops.concatenate(found, axis=-1), ops.concatenate(logits, axis=-1)
+        return center + step * ops.concatenate(found, axis=-1), ops.concatenate(logits, axis=-1)
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        """Of scene flow and logits."""
+        """Shapes of scene flow and logits."""
         side = 2 * self.radius + 1
         return input_shape[1], (*input_shape[1][:3], 2 * side + side**2)
 
 
 def _match_rows(left: Tensor, right: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Disparity (negative), its probability and its logits; nothing matches to the right of its own column."""
+    """Disparity (negative), its probability and its logits; a match to the right of the pixel's column is impossible."""
     width, channels = ops.shape(left)[2], left.shape[-1]
     correlation = ops.matmul(left, ops.transpose(right, (0, 1, 3, 2))) / channels
     columns = ops.cast(ops.arange(width), "float32")

@@ -1,4 +1,4 @@
-"""The sizes of the network, by name."""
+"""The variants of the network."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from dataclasses import dataclass
 from dwarf_ros.types import InputError
 
 SCALE_FACTOR = 20.0
-"""Inside the network motions are full-resolution pixels divided by this, at every level."""
+"""Inside the network, motion is in full-resolution pixels divided by this, at every level."""
 
 NEGATIVE_SLOPE = 0.1
-"""Slope of every leaky ReLU for negative values."""
+"""Slope of all leaky ReLUs for negative values."""
 
 SIZE_MULTIPLE = 64
-"""Height and width of the input are multiples of this, px."""
+"""Height and width of the input must be multiples of this, px."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """The shape of one variant of the network.
+    """The sizes of one variant of the network.
 
     `dwarf` is the network as published (Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks
     Knowledge", AAAI 2020): 19.6 M parameters, 236.7 GMAC for 384 x 1280 px. It loads published checkpoints.
 
-    `dwarf_lite` is ours. It stops at level 3, a grid of 8 px, leaves out the dense connections, and is made to learn quickly:
-    at level 4 every pixel is matched with all others, each level adds to the motion so far the displacement that its
-    correlations speak for, and the convolutions only correct it. So its answers mean something before anything is learnt,
-    and its features can be taught directly to match. The full-size answer is a mixture, learnt for each pixel, of nearby
-    motions of the grid, so that edges stay sharp.
+    `dwarf_lite` is a smaller variant of this package. It stops at level 3, a grid of 8 px, and has no dense connections. It is
+    designed to learn quickly: level 4 matches every pixel with all others, each finer level adds the displacement that its
+    correlations favor, and the convolutions only correct the result. So estimates are meaningful before training, and
+    the features can be trained to match directly. At full size, each pixel is a learned mixture of nearby motions of the
+    grid, which keeps edges sharp.
 
     Attributes:
-        name: what files and options call it.
-        encoder_channels: feature channels of the levels, from 1; the last one is where the first estimate is made.
-        encoder_convolutions: of each level of the encoder, how many, the first of which has stride 2.
+        name: identifies the preset in files and options.
+        encoder_channels: feature channels of each level, starting at level 1; the first estimate is made at the last level.
+        encoder_convolutions: number of convolutions in each level of the encoder; the first one has stride 2.
         trunk_channels: of the convolutions that the three heads of a level share.
         head_channels: of the convolutions of each head before its prediction.
         context_channels, context_dilations: of the context network that refines each prediction of the finest level; with
             `matching`, of every level.
-        finest_level: where the estimate ends, before it is enlarged by 2**finest_level.
-        dense: each convolution of trunk and heads appends its output to its input, instead of replacing it.
-        matching: a level's motion is the coarser one's (at the coarsest level, that of matching each pixel with all others),
-            plus the mean of the displacements weighted by the softmax of their correlations, plus what the convolutions
-            find. Features are normalised before they are correlated (zero mean, unit variance over the channels of
-            each pixel), and the right image's border is replicated when it is warped. False: as published, what the
-            convolutions find alone.
-        convex_enlargement: each pixel of the answer is a mixture, learnt, of the 3 x 3 motions around it on the finest level's
-            grid; False enlarges bilinearly, as published.
+        finest_level: level of the last estimate, which is then upsampled by 2**finest_level.
+        dense: each convolution of trunk and heads appends its output to its input instead of replacing it.
+        matching: the motion of a level is that of the coarser one (at the coarsest level: from matching each pixel with all
+            others), plus the mean of the displacements weighted by the softmax of their correlations, plus the output of the
+            convolutions. Features are normalized before they are correlated (zero mean, unit variance over the channels of each
+            pixel), and the border of the right image is replicated when it is warped. False, as published: the output of
+            the convolutions alone.
+        convex_enlargement: each pixel at full size is a learned mixture of the 3 x 3 motions around it on the finest grid;
+            False, as published, upsamples bilinearly.
         max_displacement: range of the correlations in x and y, pixels of the level.
         max_depth_displacement: range of the 3D correlation along the disparity axis, channels.
     """
@@ -102,7 +102,7 @@ PRESETS = {preset.name: preset for preset in (DWARF, DWARF_LITE)}
 
 
 def find_preset(name: str) -> Preset:
-    """Preset of that name.
+    """The preset of that name.
 
     Raises:
         InputError: there is none.

@@ -1,4 +1,4 @@
-"""Published TensorFlow 1 checkpoints into weights files."""
+"""Conversion of published TensorFlow 1 checkpoints to weights files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dwarf_ros.types import InputError
 
 
 def import_checkpoint(prefix: str | Path, out: str | Path) -> list[str]:
-    """Turn a published checkpoint of the network into a weights file of preset `dwarf`.
+    """Convert a published checkpoint of the network to a weights file of preset `dwarf`.
 
     Args:
-        prefix: of the checkpoint's files, without `.index` or `.data-00000-of-00001`.
+        prefix: path of the checkpoint's files without `.index` or `.data-00000-of-00001`.
         out: weights file to write.
 
     Returns:
-        Names of the variables in the checkpoint that are none of the network's (optimiser slots, training step), sorted.
+        Sorted names of the variables in the checkpoint that the network does not use (optimizer slots, training step).
 
     Raises:
-        InputError: TensorFlow is not installed, there is no such checkpoint, it is damaged, or a variable in it is
-            missing, misshapen or not floating point; or the weights file cannot be written.
+        InputError: TensorFlow is not installed, there is no such checkpoint or it is damaged, a variable is missing, has
+            another shape or is not floating point, or the weights file cannot be written.
     """
     reader = _reader(prefix)
     from dwarf_ros.network import build
@@ -54,7 +54,7 @@ def _reader(prefix: str | Path) -> Any:
         import tensorflow as tf
     except ImportError as error:
         raise InputError(
-            f"{prefix}: TensorFlow 1 checkpoints are read with tensorflow, which {sys.executable} does not have"
+            f"{prefix}: reading TensorFlow 1 checkpoints needs tensorflow, which is not installed for {sys.executable}"
         ) from error
     try:
         return tf.train.load_checkpoint(str(prefix))

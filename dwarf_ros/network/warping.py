@@ -1,7 +1,7 @@
-"""Sampling of maps between pixels: backward warping along disparities and flows, and enlargement.
+"""Sampling of maps between pixels: backward warping along disparities and flows, and upsampling.
 
-Coordinates and weights are computed in float32 whatever the network computes in: half precision cannot count the columns
-of an image. Pixels are gathered from the flattened map, a form that every inference engine understands.
+Coordinates and weights are always float32, because half precision cannot represent all columns of an image. Pixels are
+gathered from the flattened map, which every inference engine supports.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ Tensor = Any
 
 
 def warp_along_disparity_zero_outside(image: Tensor, disparity: Tensor) -> Tensor:
-    """Sample each row of `image` at x + disparity, linearly; zero where that is not inside the image.
+    """Sample each row of `image` at x + disparity, linearly; zero outside the image.
 
-    As published, the interpolation weights are distances to corners that were first clipped to the image. Hence the
-    result is zero not only outside but also where x + disparity is exactly the last column, and in the whole last
-    row. Published weights were trained with that.
+    As published, the interpolation weights are distances to neighbors that were first clipped to the image. Hence the result
+    is also zero where x + disparity is exactly the last column, and in the whole last row. The published weights were trained
+    with this behavior.
 
     Args:
         image: batch x H x W x C.
-        disparity: batch x H x W x 1, px of this image; the network's own sign, negative for a point in front of the
-            cameras when `image` is of the right camera.
+        disparity: batch x H x W x 1, px of this image, with the network's sign: negative for points in front of the cameras if
+            `image` is from the right camera.
 
     Returns:
         batch x H x W x C, in the dtype of `image`.
@@ -50,20 +50,21 @@ def warp_along_disparity_zero_outside(image: Tensor, disparity: Tensor) -> Tenso
 
 
 def whole_shift(displacement: Tensor, size: Tensor) -> Tensor:
-    """The next lower whole number of pixels, int32, at most one more than `size` either way.
+    """Displacements rounded down to whole pixels, int32, limited to +-(size + 1).
 
-    Pixels are counted in integers, and displacements apart from them: an engine that computes in bfloat16 counts to 256.
+    Positions are integers and kept apart from displacements, because an engine that computes in bfloat16 represents
+    integers only up to 256.
     """
     reach = ops.cast(size + 1, "float32")
     return ops.cast(ops.clip(ops.floor(displacement), -reach, reach), "int32")
 
 
 def warp_along_flow_border_replicated(image: Tensor, flow: Tensor) -> Tensor:
-    """Sample `image` at (x + u, y + v), bilinearly; outside, the nearest border pixel counts.
+    """Sample `image` at (x + u, y + v), bilinearly, with its border replicated.
 
     Args:
         image: batch x H x W x C.
-        flow: batch x H x W x 2 (u to the right, v downwards), px of this image.
+        flow: batch x H x W x 2 (u to the right, v down), px of this image.
 
     Returns:
         batch x H x W x C, in the dtype of `image`.
@@ -88,9 +89,9 @@ def warp_along_flow_border_replicated(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def enlarge_bilinear(maps: Tensor, factor: int) -> Tensor:
-    """Maps `factor` times as high and wide, bilinearly; the values are not scaled, the border is replicated.
+    """Upsample maps bilinearly by a factor; values are not scaled, and the border is replicated.
 
-    Output pixel i is at i / factor of the input, as TensorFlow 1 does by default (align_corners = False).
+    Output pixel i is at i / factor of the input, the default of TensorFlow 1 (align_corners = False).
 
     Args:
         maps: batch x H x W x C.
@@ -114,14 +115,14 @@ def enlarge_bilinear(maps: Tensor, factor: int) -> Tensor:
 
 
 def enlarge_convex(maps: Tensor, logits: Tensor, factor: int) -> Tensor:
-    """Maps `factor` times as high and wide; each output pixel is a mixture of the 3 x 3 input pixels around it.
+    """Upsample maps by a factor; each output pixel is a mixture of the 3 x 3 input pixels around it.
 
     Reference: Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020, section 3.3.
 
     Args:
         maps: batch x H x W x C; the border is replicated.
-        logits: batch x H x W x (factor * factor * 9); for each output pixel of an input pixel, row by row, the nine input
-            pixels, row by row, whose softmax are the weights.
+        logits: batch x H x W x (factor * factor * 9); for each output pixel within an input pixel, row by row, the logits of the
+            nine input pixels, row by row. Their softmax are the weights.
         factor: whole number, at least 1.
 
     Returns:
@@ -138,7 +139,7 @@ def enlarge_convex(maps: Tensor, logits: Tensor, factor: int) -> Tensor:
         ],
         axis=3,
     )
-    # Spelt out, because a softmax over so few values takes engines three times as long.
+    # Not ops.softmax, which takes engines three times as long over so few values.
     logits = ops.reshape(logits, (batch, height, width, factor * factor, 9))
     weights = ops.exp(logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True)))
     mixed = ops.matmul(weights, around) / ops.sum(weights, axis=-1, keepdims=True)

@@ -1,7 +1,7 @@
-"""Weights files: safetensors, which runs no code when it is read, with a header that says what the weights are of.
+"""Weights files: safetensors, which cannot execute code, with a header that names the preset.
 
-Tensors are named as the variables of a published checkpoint (`dwarf/Encoder/level_1/Conv/weights`, ...) and are laid out
-as in it: convolutions H x W x in x out, transposed convolutions H x W x out x in.
+Tensors have the names of the variables in a published checkpoint (`dwarf/Encoder/level_1/Conv/weights`, ...) and their layout:
+convolutions H x W x in x out, transposed convolutions H x W x out x in.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ STORED_DTYPES = ("F32", "F16")
 
 @dataclass(frozen=True)
 class WeightsHeader:
-    """What a weights file says of itself.
+    """Header of a weights file.
 
     Attributes:
-        preset: name of the preset that the weights fit.
+        preset: name of the preset of the weights.
         version: of the package that wrote the file.
-        origin: where the weights come from, in words.
+        origin: where the weights come from, as text.
     """
 
     preset: str
@@ -41,7 +41,7 @@ class WeightsHeader:
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Variables of a model that `build` made, under their names in a published checkpoint."""
+    """Variables of a model from `build`, by their names in a published checkpoint."""
     published = {"kernel": "weights", "bias": "biases"}
     return {
         f"dwarf/{layer.name.replace('.', '/')}/{published.get(variable.name, variable.name)}": variable
@@ -51,13 +51,13 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def save(model: keras.Model, file: str | Path, origin: str, half_precision: bool = False) -> None:
-    """Write the weights of a model that `build` made; the file appears whole or not at all.
+    """Write the weights of a model from `build`, atomically.
 
     Args:
-        model: of a preset that has a name.
-        file: to write; its folder must exist.
+        model: of one of PRESETS.
+        file: output file; its folder must exist.
         origin: where the weights come from, for the header.
-        half_precision: store float16, half the size, instead of float32; `load` turns them into float32 again.
+        half_precision: store float16 instead of float32, half the size; `load` converts to float32.
 
     Raises:
         InputError: the model's preset is not one of PRESETS, weights are too large for float16, or the file cannot be
@@ -91,11 +91,11 @@ def save(model: keras.Model, file: str | Path, origin: str, half_precision: bool
 
 
 def read_header(file: str | Path, preset: str | None = None) -> WeightsHeader:
-    """What a weights file says of itself, without reading the weights or loading Keras.
+    """Read the header of a weights file, without its weights and without Keras.
 
     Args:
         file: written by `save`.
-        preset: name of the preset that the file must be of; None takes any.
+        preset: name of the preset that is expected; None accepts any.
 
     Raises:
         InputError: the file is missing, truncated, not safetensors, not written by `save`, or of another preset.
@@ -111,18 +111,18 @@ def load(
     width: int | None = None,
     correlation: str = "ops",
 ) -> keras.Model:
-    """The network with the preset and weights of a file; inputs and outputs are those of `build`.
+    """Build the network of a weights file; inputs and outputs are those of `build`.
 
     Args:
         file: written by `save`.
-        preset: name of the preset that the file must be of; None takes any.
-        height: fixes the input's height, px; None leaves it open.
-        width: the same for its width, px.
-        correlation: as of `build`.
+        preset: name of the preset that is expected; None accepts any.
+        height: height of the input, px; None leaves it open.
+        width: width of the input, px, likewise.
+        correlation: as for `build`.
 
     Raises:
         InputError: the file is missing, truncated, not safetensors, not written by `save` or by a newer one, of another
-            preset, or a tensor in it is missing, misshapen, neither float32 nor float16, or unknown to the preset.
+            preset, or one of its tensors is missing, unknown, of another shape, or neither float32 nor float16.
     """
     from dwarf_ros.network import build
 
@@ -149,7 +149,7 @@ def load(
 
 
 def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Refuse weights of another shape.
+    """Check the shape of a tensor.
 
     Raises:
         InputError: the shapes differ.
@@ -159,7 +159,7 @@ def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) ->
 
 
 def _opened(file: Path) -> Any:
-    """The file as safetensors' reader, which checks that header and length agree."""
+    """The reader of safetensors, which checks that header and length agree."""
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -168,7 +168,7 @@ def _opened(file: Path) -> Any:
         return safe_open(str(file), framework="np")
     except SafetensorError as error:
         raise InputError(
-            f"{file}: not a whole safetensors file ({error}), expected weights written by dwarf"
+            f"{file}: not a complete safetensors file ({error}), expected weights written by dwarf"
         ) from error
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error

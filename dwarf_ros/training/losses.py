@@ -102,14 +102,14 @@ def matching_loss(outputs: Mapping[str, Tensor], truth: Tensor) -> Tensor:
     local match of the disparity at t1 counts where the flow is right within a pixel, elsewhere other points are matched.
 
     Args:
-        outputs: of a network built with all_levels: `global_stereo`, `global_flow`, `local_4`, `centre_4`, ...
+        outputs: of a network built with all_levels: `global_stereo`, `global_flow`, `local_4`, `center_4`, ...
         truth: as for `level_loss`.
     """
     losses = _global_matching_losses(outputs["global_stereo"], outputs["global_flow"], truth)
     for name, logits in outputs.items():
         kind, _, level = name.partition("_")
         if kind == "local":
-            losses += _local_matching_losses(logits, outputs[f"centre_{level}"], truth)
+            losses += _local_matching_losses(logits, outputs[f"center_{level}"], truth)
     return sum(losses)
 
 
@@ -132,11 +132,11 @@ def _global_matching_losses(stereo: Tensor, flow: Tensor, truth: Tensor) -> list
     return [stereo_loss, _cross_entropy(flow, shares, ops.reshape(inside, (-1, height * width)))]
 
 
-def _local_matching_losses(logits: Tensor, centre: Tensor, truth: Tensor) -> list[Tensor]:
+def _local_matching_losses(logits: Tensor, center: Tensor, truth: Tensor) -> list[Tensor]:
     factor = truth.shape[1] // logits.shape[1]
     motion, known = _in_the_middle(truth, factor)
-    centre = ops.cast(ops.stop_gradient(centre), truth.dtype) * (SCALE_FACTOR / factor)
-    away = motion - centre
+    center = ops.cast(ops.stop_gradient(center), truth.dtype) * (SCALE_FACTOR / factor)
+    away = motion - center
     # Two rows and a plane of candidates: 2 * side + side**2 = (side + 1)**2 - 1.
     side = math.isqrt(logits.shape[-1] + 1) - 1
     steps = ops.arange(side, dtype=truth.dtype) - side // 2

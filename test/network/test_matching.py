@@ -96,13 +96,13 @@ def test_local_matches_add_to_the_scene_flow_that_they_are_around():
         ],
         axis=-1,
     )
-    centre = RNG.normal(size=(2, 12, 24, 4)).astype(np.float32)
+    center = RNG.normal(size=(2, 12, 24, 4)).astype(np.float32)
     layer = sharp(LocalMatching(level, 4, name="local"))
-    scene_flow, logits = layer([volumes, centre])
+    scene_flow, logits = layer([volumes, center])
     assert logits.shape == (2, 12, 24, 9 + 9 + 81)
-    found = (np.asarray(scene_flow) - centre)[:, 4:-4, 4:-4] * SCALE_FACTOR / 2**level
+    found = (np.asarray(scene_flow) - center)[:, 4:-4, 4:-4] * SCALE_FACTOR / 2**level
     np.testing.assert_allclose(found, np.broadcast_to([-3, 2, 4, -1], found.shape), atol=1e-2)
-    assert layer.compute_output_shape([volumes.shape, centre.shape]) == (
+    assert layer.compute_output_shape([volumes.shape, center.shape]) == (
         scene_flow.shape,
         logits.shape,
     )

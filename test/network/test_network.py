@@ -118,9 +118,9 @@ def test_fixed_size_is_the_size_of_the_model():
         "global_stereo": (None, 4, 12, 12),
         "global_flow": (None, 4 * 12, 4 * 12),
         "local_4": (None, 4, 12, 99),
-        "centre_4": (None, 4, 12, 4),
+        "center_4": (None, 4, 12, 4),
         "local_3": (None, 8, 24, 99),
-        "centre_3": (None, 8, 24, 4),
+        "center_3": (None, 8, 24, 4),
     }
 
 

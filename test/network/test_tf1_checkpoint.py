@@ -95,4 +95,4 @@ def test_lack_of_tensorflow_is_said(monkeypatch, tmp_path):
     (tmp_path / "model.index").touch()
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     message = refusal(tmp_path / "model", tmp_path / "out")
-    assert "read with tensorflow, which" in message
+    assert "needs tensorflow, which" in message

@@ -108,7 +108,7 @@ def test_other_files_are_refused(lite_file, tmp_path):
     assert "no such weights file" in refusal(tmp_path)
     text = tmp_path / "text.safetensors"
     text.write_text("weights, honestly")
-    assert "not a whole safetensors file" in refusal(text)
+    assert "not a complete safetensors file" in refusal(text)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": np.zeros(3, np.float32)}, foreign)
     assert "header names format None, expected 'dwarf_ros weights'" in refusal(foreign)
@@ -124,7 +124,7 @@ def test_truncated_file_is_refused_wherever_it_ends(lite_file, kept):
     file.write_bytes(content[: int(kept * len(content))])
     message = refusal(file)
     file.unlink()
-    assert "not a whole safetensors file" in message
+    assert "not a complete safetensors file" in message
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

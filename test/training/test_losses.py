@@ -93,7 +93,7 @@ def test_gradients_agree_with_finite_differences(kind):
             return multilevel_loss(outputs, truth, weights)
     elif kind == "matching":
         # Scene flow that the local candidates are around is not learnt from them: it would be led to what they see.
-        centre = rng.normal(0, 1, (2, 8, 16, 4))
+        center = rng.normal(0, 1, (2, 8, 16, 4))
         shapes = {
             "global_stereo": (2, 4, 8, 8),
             "global_flow": (2, 32, 32),
@@ -101,7 +101,7 @@ def test_gradients_agree_with_finite_differences(kind):
         }
 
         def loss(outputs):
-            return matching_loss({**outputs, "centre_3": centre}, truth)
+            return matching_loss({**outputs, "center_3": center}, truth)
     else:
         channels = {"disparity": 1, "disparity_change": 1, "forward_flow": 2}
         shapes = {name: (2, 64, 128, count) for name, count in channels.items()}
@@ -145,7 +145,7 @@ def test_unknown_truth_reaches_no_gradient():
     assert not np.any(tape.gradient(value, prediction))
 
 
-def matches(truth, logit=0.0, centre=None):
+def matches(truth, logit=0.0, center=None):
     """What a network answers that finds every partner with a logit, at levels of 16 px (global) and 8 px (local)."""
     batch, height, width, _ = truth.shape
     h, w = height // 16, width // 16
@@ -158,10 +158,10 @@ def matches(truth, logit=0.0, centre=None):
         if np.isfinite(u) and 0 <= round(x + u) < w and 0 <= round(y + v) < h:
             flow[b, y, x, round(y + v), round(x + u)] = logit
     fine = truth[:, 4::8, 4::8] / 8
-    centre = np.zeros_like(fine) if centre is None else centre
+    center = np.zeros_like(fine) if center is None else center
     local = np.zeros((*fine.shape[:3], 99))
     for b, y, x in np.ndindex(*fine.shape[:3]):
-        d, c, u, v = fine[b, y, x] - centre[b, y, x] * 20 / 8
+        d, c, u, v = fine[b, y, x] - center[b, y, x] * 20 / 8
         for channel, step in ((0, d), (9, c)):
             if abs(step) <= 4:
                 local[b, y, x, channel + 4 + round(step)] = logit
@@ -171,7 +171,7 @@ def matches(truth, logit=0.0, centre=None):
         "global_stereo": stereo,
         "global_flow": flow.reshape(batch, h * w, h * w),
         "local_3": local,
-        "centre_3": centre,
+        "center_3": center,
         "level_3": np.zeros_like(fine),
     }
 
@@ -184,8 +184,8 @@ def test_matches_without_preference_cost_the_logarithm_of_their_number():
 
 def test_right_matches_cost_nothing_and_wrong_ones_do():
     truth = np.tile([-16.0, -8.0, 16.0, 0.0], (1, 64, 96, 1))
-    centre = np.broadcast_to(truth[:, 4::8, 4::8] / 20, (1, 8, 12, 4))
-    right = matches(truth, 25, centre)
+    center = np.broadcast_to(truth[:, 4::8, 4::8] / 20, (1, 8, 12, 4))
+    right = matches(truth, 25, center)
     assert float(matching_loss(right, truth)) < 1e-6
     for name in ("global_stereo", "global_flow", "local_3"):
         wrong = {**right, name: np.roll(right[name], 1, axis=-1)}
