@@ -34,6 +34,14 @@ def cache_folder() -> Path:
     return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "dwarf_ros"
 
 
+def keras_home() -> Path:
+    """Folder for KERAS_HOME in a process of our own, so that Keras does not read the user's keras.json.
+
+    The network fixes its own data format and precision; settings of other work must not change them.
+    """
+    return cache_folder() / "keras"
+
+
 def cached(name: str, make: Callable[[Path], None], read: Callable[[Path], _Value]) -> _Value:
     """What `read` makes of the entry of that name, which `make` makes first where it is missing or damaged.
 

@@ -1,18 +1,19 @@
-"""Conversion of a network in a process of its own, so that the memory that TensorFlow took for it is given back.
+"""Conversion of a network in a process of its own, so that the memory that TensorFlow takes for it is freed.
 
-It runs this module: python -m dwarf_ros.engines.conversion WEIGHTS [FILE BATCH HEIGHT WIDTH].
+The process runs this module: python -m dwarf_ros.engines.conversion WEIGHTS [FILE BATCH HEIGHT WIDTH].
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dwarf_ros.engines.cache import cached
+from dwarf_ros.engines.cache import cached, keras_home
 from dwarf_ros.engines.graph import write_onnx, write_openvino
 from dwarf_ros.engines.source import NetworkSource
 from dwarf_ros.types import InputError
@@ -69,23 +70,27 @@ def read_exported(
 
 def _run(weights: Path, *arguments: str) -> None:
     command = [sys.executable, "-P", "-m", __name__, str(weights), *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {
+        "KERAS_BACKEND": "tensorflow",
+        "KERAS_HOME": str(keras_home()),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     done = subprocess.run(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     *_, last = ["", *done.stderr.decode(errors="replace").splitlines()]
     if done.returncode == 2:
         raise InputError(last)
+    if done.returncode < 0:
+        number = -done.returncode
+        hint = " (is there enough memory?)" if number == signal.SIGKILL else ""
+        raise InputError(f"{weights}: the conversion was ended by signal {number}{hint}")
     if done.returncode:
-        reason = f"by signal {-done.returncode}" if done.returncode < 0 else last
-        raise InputError(
-            f"{weights}: its conversion ended early ({reason}), expected it to end by itself "
-            "(is there enough memory?)"
-        )
+        raise InputError(f"{weights}: the conversion failed: {last}")
 
 
 def main() -> int:
-    """Do what the command line says; an InputError is its last line on stderr, with exit code 2."""
+    """Check or convert what the command line names; an InputError is the last line on stderr, with exit code 2."""
     weights, *rest = sys.argv[1:]
     try:
         network = NetworkSource(weights)

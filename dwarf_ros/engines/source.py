@@ -72,7 +72,13 @@ class NetworkSource:
         """
         # TensorFlow announces itself on stderr at length.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import keras
+        try:
+            import keras
+        except ImportError as error:
+            raise InputError(
+                f"engine: Keras cannot be loaded ({error}), expected its tensorflow backend "
+                "(KERAS_BACKEND or keras.json may ask for another)"
+            ) from None
 
         if keras.backend.backend() != "tensorflow":
             raise InputError(

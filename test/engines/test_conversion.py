@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -31,15 +32,39 @@ def test_an_engine_runs_without_tensorflow_in_its_process(lite):
 
 @pytest.mark.parametrize(
     ("ending", "reason"),
-    [("kill -9 $$", "by signal 9"), ("echo no room >&2; exit 1", "no room")],
+    [
+        ("kill -9 $$", r"was ended by signal 9 \(is there enough memory\?\)"),
+        ("kill -15 $$", "was ended by signal 15$"),
+        ("echo no room >&2; exit 1", "failed: no room$"),
+    ],
 )
-def test_a_process_that_ends_early_is_named(lite, tmp_path, monkeypatch, ending, reason):
+def test_a_process_that_fails_is_named(lite, tmp_path, monkeypatch, ending, reason):
     file, _, _ = lite
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{ending}\n", encoding="utf-8")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     made = tmp_path / "model.xml"
-    with pytest.raises(InputError, match=rf"conversion ended early \({reason}\), expected"):
+    with pytest.raises(InputError, match=f"the conversion {reason}"):
         conversion.convert(NetworkSource(file), (1, 64, 64, 3), made)
     assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    "user_settings",
+    [
+        {"backend": "torch"},
+        {"floatx": "float16"},
+        {"image_data_format": "channels_first"},
+    ],
+)
+def test_settings_of_other_work_with_keras_do_not_matter(
+    lite, tmp_path, monkeypatch, user_settings
+):
+    file, _, _ = lite
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(user_settings), encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("DWARF_CACHE_DIR", str(tmp_path / "cache"))
+    conversion.check(NetworkSource(file))
