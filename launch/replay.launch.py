@@ -1,4 +1,4 @@
-"""Plays a recording into the live node, and records its answers if asked for: `ros2 launch dwarf_ros replay.launch.py --show-args`."""
+"""Plays a recording into the node, and records its estimates on request: `ros2 launch dwarf_ros replay.launch.py --show-args`."""
 
 from pathlib import Path
 
@@ -17,17 +17,27 @@ from dwarf_ros.live.processes import PLAYER_LOG, RECORDING, prepare_run
 
 HERE = Path(__file__).resolve().parent
 
-# A network may be compiled first, and the player waits until the node listens.
+# The player waits for the node, which may compile a network first.
 WAIT_S = 180
-# Without answers and frames for this time the recorder ends.
+# The recorder ends after this time without estimates and frames.
 IDLE_S = 6
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Player and, where a folder is given, the recorder; what ends last ends everything."""
+    """The player and, where a folder is given, the recorder; the one that ends last ends everything."""
 
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
+
+    def process(command: list[str], on_exit: str = "") -> Node:
+        return Node(
+            package="dwarf_ros",
+            executable="dwarf",
+            namespace=argument("namespace"),
+            arguments=command,
+            output="screen",
+            on_exit=[Shutdown(reason=on_exit)] if on_exit else None,
+        )
 
     rate, record = argument("rate"), argument("record")
     play = ["play", argument("source"), "--wait", str(WAIT_S)]
@@ -35,55 +45,31 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         play += ["--rate", rate]
     if argument("loop") == "true":
         play.append("--loop")
-    entities: list[LaunchDescriptionEntity] = []
-    if record:
-        folder = Path(record).expanduser().resolve()
-        prepare_run(folder)
-        play += ["--log", str(folder / PLAYER_LOG)]
-        idle = max(IDLE_S, 3 / float(rate)) if rate else IDLE_S
-        entities.append(
-            Node(
-                package="dwarf_ros",
-                executable="dwarf",
-                name="dwarf_recorder",
-                namespace=argument("namespace"),
-                arguments=[
-                    "record",
-                    str(folder / RECORDING),
-                    "--idle-timeout",
-                    str(idle),
-                    "--reference",
-                    argument("reference"),
-                ],
-                output="screen",
-                on_exit=[Shutdown(reason="the recorder has ended")],
-            )
-        )
-    entities.append(
-        Node(
-            package="dwarf_ros",
-            executable="dwarf",
-            name="dwarf_player",
-            namespace=argument("namespace"),
-            arguments=play,
-            output="screen",
-            on_exit=None if record else [Shutdown(reason="the recording has been played")],
-        )
-    )
-    return entities
+    if not record:
+        return [process(play, on_exit="the recording has been played")]
+    folder = Path(record).expanduser().resolve()
+    prepare_run(folder)
+    idle_s = max(IDLE_S, 3 / float(rate)) if rate else IDLE_S
+    recorder = ["record", str(folder / RECORDING), "--idle-timeout", str(idle_s)]
+    return [
+        process(
+            [*recorder, "--reference", argument("reference")], on_exit="the recorder has ended"
+        ),
+        process([*play, "--log", str(folder / PLAYER_LOG)]),
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Arguments beside those of dwarf.launch.py, which comes first and sets the Fast DDS profile, and the processes."""
+    """Arguments in addition to those of dwarf.launch.py, which also sets the Fast DDS profile, and the processes."""
     return LaunchDescription(
         [
             DeclareLaunchArgument(
-                "source", description="Bag, or folder of stereo images, to be played."
+                "source", description="Bag, or folder of stereo images, to play."
             ),
             DeclareLaunchArgument(
                 "rate",
                 default_value="",
-                description="Frames a second of wall time. Empty: as recorded.",
+                description="Frames per second of wall time. Empty: as recorded.",
             ),
             DeclareLaunchArgument(
                 "loop",
@@ -94,13 +80,13 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "record",
                 default_value="",
-                description="Folder to record the answers to, in place of an earlier run; empty: none.",
+                description="Folder to record the estimates to, replacing an earlier run. Empty: none.",
             ),
             DeclareLaunchArgument(
                 "reference",
                 default_value="previous",
                 choices=["previous", "current"],
-                description="Frame that the answer is for; `dwarf bag evaluate` expects previous.",
+                description="Reference frame of the estimate; `dwarf bag evaluate` expects previous.",
             ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(HERE / "dwarf.launch.py")),

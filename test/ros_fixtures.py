@@ -27,6 +27,21 @@ CAMERA = StereoCamera(
 DISPARITY = 8
 FLOW = 3
 PERIOD_NS = 100_000_000
+# What `ros2 launch` does with a file and arguments.
+LAUNCHER = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+arguments = [tuple(argument.split(":=", 1)) for argument in sys.argv[2:]]
+service = LaunchService()
+service.include_launch_description(LaunchDescription([
+    IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments
+    )
+]))
+sys.exit(service.run())
+"""
 
 
 @pytest.fixture
@@ -138,6 +153,54 @@ def start_node(ros_environment, tmp_path) -> Iterator[Callable[..., NodeProcess]
         if node.process.poll() is None:
             node.process.kill()
             node.process.wait()
+
+
+class Launch:
+    """Launches files of launch/ with this checkout installed as colcon would, in its own prefix."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.log_file = folder / "launch.log"
+        self.prefix = folder / "prefix"
+        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        prefixes = [str(self.prefix), os.environ.get("AMENT_PREFIX_PATH", "")]
+        self.environment = {
+            **environment,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "AMENT_PREFIX_PATH": os.pathsep.join(filter(None, prefixes)),
+            "ROS_LOG_DIR": str(folder),
+        }
+        self.install("dwarf_ros/dwarf", f'exec "{sys.executable}" -u -m dwarf_ros.cli "$@"')
+        self.install("dwarf_ros/dwarf_node", f'exec "{sys.executable}" -m dwarf_ros.ros.node "$@"')
+
+    def install(self, name: str, script: str) -> None:
+        """Add an executable, PACKAGE/NAME, and its package."""
+        executable = self.prefix / "lib" / name
+        package = executable.parent.name
+        index = self.prefix / "share/ament_index/resource_index/packages"
+        for parent in (executable.parent, self.prefix / "share" / package, index):
+            parent.mkdir(parents=True, exist_ok=True)
+        (index / package).touch()
+        executable.write_text(f"#!/bin/sh\n{script}\n")
+        executable.chmod(0o755)
+
+    def start(self, file: Path, *arguments: str) -> subprocess.Popen:
+        with self.log_file.open("w") as stream:
+            return subprocess.Popen(
+                [sys.executable, "-c", LAUNCHER, str(file), *arguments],
+                env=self.environment,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+@pytest.fixture
+def launch(ros_environment, tmp_path) -> Launch:
+    """Launches files of launch/ on the test's domain."""
+    pytest.importorskip("launch_ros")
+    return Launch(tmp_path, ros_environment)
 
 
 class Rig:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,26 +16,6 @@ from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = REPOSITORY / "launch" / "replay.launch.py"
-
-LAUNCHER = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [tuple(argument.split(":=", 1)) for argument in sys.argv[2:]]
-service = LaunchService()
-service.include_launch_description(LaunchDescription([
-    IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments
-    )
-]))
-sys.exit(service.run())
-"""
-
-EXECUTABLES = {
-    "dwarf": "dwarf_ros.cli",
-    "dwarf_node": "dwarf_ros.ros.node",
-}
 
 
 def declared() -> dict[str, str]:
@@ -84,51 +61,22 @@ def test_it_offers_all_that_the_nodes_launch_file_offers():
     assert offered[0] == offered[1] | declared().keys()
 
 
-@pytest.fixture
-def installed_package(tmp_path) -> Path:
-    """Prefix in which this checkout is installed as colcon would."""
-    prefix = tmp_path / "prefix"
-    for folder in ("lib/dwarf_ros", "share/dwarf_ros", "share/ament_index/resource_index/packages"):
-        (prefix / folder).mkdir(parents=True)
-    (prefix / "share/ament_index/resource_index/packages/dwarf_ros").touch()
-    for name, module in EXECUTABLES.items():
-        script = prefix / "lib/dwarf_ros" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -u -m {module} "$@"\n')
-        script.chmod(0o755)
-    return prefix
-
-
-def test_a_launched_replay_is_recorded_and_ends_by_itself(
-    ros_environment, installed_package, tmp_path
-):
-    pytest.importorskip("launch_ros")
+def test_a_launched_replay_is_recorded_and_ends_by_itself(launch, tmp_path):
     drive = tmp_path / "drive"
     write_drive(ProceduralDrive(seed=4, frames=4, width=256, height=128), drive)
     run = tmp_path / "run"
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    prefixes = [str(installed_package), os.environ.get("AMENT_PREFIX_PATH", "")]
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-c", LAUNCHER, str(LAUNCH_FILE)),
-            f"source:={drive}",
-            f"record:={run}",
-            "rate:=2.0",
-            "estimator:=classical",
-            "namespace:=robot",
-        ],
-        env={
-            **ros_environment,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "AMENT_PREFIX_PATH": os.pathsep.join(filter(None, prefixes)),
-            "ROS_LOG_DIR": str(tmp_path),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=100,
-        check=False,
+    launched = launch.start(
+        LAUNCH_FILE,
+        f"source:={drive}",
+        f"record:={run}",
+        "rate:=2.0",
+        "estimator:=classical",
+        "namespace:=robot",
     )
-    assert launched.returncode == 0, launched.stdout
+    try:
+        assert launched.wait(timeout=100) == 0, launch.log()
+    finally:
+        launched.kill()
     choice = choose_estimator("classical")
     evaluation = evaluate_run(drive, run, choice)
     assert evaluation.live.played == 4

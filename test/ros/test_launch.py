@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from dwarf_ros.live.lifecycle import NodeClient
 from dwarf_ros.ros.inputs import INPUT_TOPICS
 from dwarf_ros.ros.parameters import PARAMETERS as NODE_PARAMETERS
 
@@ -25,8 +23,11 @@ ARGUMENTS = {
     "estimator",
     "engine",
     "weights",
+    "precision",
+    "image_transport",
     "reference",
     "frame_id",
+    "autostart",
     "params_file",
     "left_image",
     "right_image",
@@ -36,21 +37,6 @@ ARGUMENTS = {
     "use_sim_time",
     "log_level",
 }
-
-LAUNCHER = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [tuple(argument.split(":=", 1)) for argument in sys.argv[2:]]
-service = LaunchService()
-service.include_launch_description(LaunchDescription([
-    IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments
-    )
-]))
-sys.exit(service.run())
-"""
 
 
 def constants() -> dict[str, dict[str, str]]:
@@ -90,71 +76,34 @@ def test_every_argument_has_a_default_and_a_description():
         assert len(argument.description) > 10, name
 
 
-@pytest.fixture
-def installed_package(tmp_path) -> Path:
-    """Prefix in which this checkout is installed as colcon would, and an rviz2 that only notes how it is called."""
-    prefix = tmp_path / "prefix"
-    executables = {
-        "dwarf_ros/dwarf_node": f'exec "{sys.executable}" -m dwarf_ros.ros.node "$@"',
-        "rviz2/rviz2": f"printf '%s\\n' \"$@\" > '{tmp_path}/rviz2.part'\n"
-        f"mv '{tmp_path}/rviz2.part' '{tmp_path}/rviz2.arguments'",
-    }
-    index = prefix / "share/ament_index/resource_index/packages"
-    index.mkdir(parents=True)
-    for name, script in executables.items():
-        executable = prefix / "lib" / name
-        executable.parent.mkdir(parents=True)
-        executable.write_text(f"#!/bin/sh\n{script}\n")
-        executable.chmod(0o755)
-        (prefix / "share" / executable.parent.name).mkdir()
-        (index / executable.parent.name).touch()
-    return prefix
-
-
-def test_a_launched_node_has_the_namespace_topics_and_parameters_given(
-    ros_environment, installed_package, tmp_path, rig
-):
-    pytest.importorskip("launch_ros")
+def test_a_launched_node_has_the_namespace_topics_and_parameters_given(launch, tmp_path, rig):
     parameters = tmp_path / "mine.yaml"
     parameters.write_text("/**:\n  ros__parameters:\n    queue_size: 3\n    estimator: magic\n")
-    log = tmp_path / "launch.log"
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    prefixes = [str(installed_package), os.environ.get("AMENT_PREFIX_PATH", "")]
-    with log.open("w") as stream:
-        launched = subprocess.Popen(
-            [
-                *(sys.executable, "-c", LAUNCHER, str(LAUNCH_FILE)),
-                "namespace:=robot",
-                "estimator:=classical",
-                "left_image:=/camera/left",
-                "frame_id:=eye",
-                "rviz:=true",
-                f"params_file:={parameters}",
-            ],
-            env={
-                **ros_environment,
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-                "AMENT_PREFIX_PATH": os.pathsep.join(filter(None, prefixes)),
-                "ROS_LOG_DIR": str(tmp_path),
-            },
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
+    # An rviz2 that only notes its arguments.
+    rviz = tmp_path / "rviz2.arguments"
+    launch.install(
+        "rviz2/rviz2", f"printf '%s\\n' \"$@\" > '{rviz}.part'\nmv '{rviz}.part' '{rviz}'"
+    )
+    launched = launch.start(
+        LAUNCH_FILE,
+        "namespace:=robot",
+        "estimator:=classical",
+        "left_image:=/camera/left",
+        "frame_id:=eye",
+        "rviz:=true",
+        f"params_file:={parameters}",
+    )
     try:
         end = time.monotonic() + 30
-        while "active: waiting for" not in log.read_text():
-            assert launched.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
+        while "active: waiting for" not in launch.log() or not rviz.exists():
+            assert launched.poll() is None, launch.log()
+            assert time.monotonic() < end, launch.log()
             time.sleep(0.1)
         assert (
             "/camera/left, /robot/left/camera_info, /robot/right/image_rect, "
-            "/robot/right/camera_info" in log.read_text()
+            "/robot/right/camera_info" in launch.log()
         )
-        assert "estimator classical" in log.read_text()
-        rviz = tmp_path / "rviz2.arguments"
-        while not rviz.exists():
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
+        assert "estimator classical" in launch.log()
         said = rviz.read_text().splitlines()
         assert said[said.index("--fixed-frame") + 1] == "eye"
         assert Path(said[said.index("--display-config") + 1]).is_file()
@@ -169,9 +118,34 @@ def test_a_launched_node_has_the_namespace_topics_and_parameters_given(
         assert (values[0].integer_value, values[1].bool_value) == (3, False)
         assert values[2].string_value == "eye"
         launched.send_signal(signal.SIGINT)
-        assert launched.wait(timeout=15) == 0, log.read_text()
+        assert launched.wait(timeout=15) == 0, launch.log()
     finally:
         if launched.poll() is None:
             launched.kill()
             launched.wait()
-    assert "process has finished cleanly" in log.read_text()
+    assert "process has finished cleanly" in launch.log()
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("params_file:=/no/such.yaml", "params_file: /no/such.yaml: no such file"),
+        ("rviz:=true", "rviz: rviz2 is not installed"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_before_anything_starts(launch, argument, line):
+    launched = launch.start(LAUNCH_FILE, argument)
+    assert launched.wait(timeout=30) == 1
+    assert launch.log().count("[ERROR]") == 1
+    assert line in launch.log()
+    assert "process started" not in launch.log()
+
+
+def test_a_node_without_autostart_waits_to_be_configured(launch):
+    launched = launch.start(LAUNCH_FILE, "estimator:=classical", "autostart:=false")
+    try:
+        with NodeClient() as client:
+            assert client.state(timeout_s=20) == "unconfigured"
+    finally:
+        launched.send_signal(signal.SIGINT)
+        assert launched.wait(timeout=15) == 0, launch.log()
