@@ -537,7 +537,7 @@ def _add_results_options(parser: argparse.ArgumentParser, live: bool = False) ->
 
 
 def _results(options: argparse.Namespace) -> Results:
-    from dwarf_ros.viewing.results import open_results
+    from dwarf_ros.viewing.sources import open_results
 
     choice = _choice(options)
     # What a bag has recorded is taken unless an estimator is named.
@@ -877,18 +877,18 @@ def _distill(options: argparse.Namespace) -> int:
 
 def _bag_create(options: argparse.Namespace) -> int:
     from dwarf_ros.progress import show_progress
-    from dwarf_ros.recordings.bag import create_bag
-    from dwarf_ros.recordings.folders import open_sequence
+    from dwarf_ros.recordings import open_recording
+    from dwarf_ros.recordings.bag.write import create_bag
 
-    sequence = open_sequence(options.source)
+    recording = open_recording(options.source)
     with show_progress("writing") as report:
-        create_bag(sequence, options.out, options.storage, options.namespace, report)
-    print(f"{options.out}: {len(sequence)} stereo frames in {options.storage}")
+        create_bag(recording, options.out, options.storage, options.namespace, report)
+    print(f"{options.out}: {len(recording)} stereo frames in {options.storage}")
     return 0
 
 
 def _bag_info(options: argparse.Namespace) -> int:
-    from dwarf_ros.recordings.bag import bag_info, print_bag_info
+    from dwarf_ros.recordings.bag.info import bag_info, print_bag_info
 
     print_bag_info(bag_info(options.bag, options.namespace, _remap(options)))
     return 0

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
-from dwarf_ros.recordings.folders import StereoSequence, open_scenes, open_sequence
+from dwarf_ros.recordings import Recording
+from dwarf_ros.recordings.bag.storage import is_bag
+from dwarf_ros.recordings.folders import open_folder, open_scenes
 from dwarf_ros.samples import Maps, Sample, SampleTruth, make_sample
 from dwarf_ros.types import InputError, StereoFrame
 
@@ -99,7 +100,7 @@ class _Scenes:
         self._folder = self.root / part
         self._sequence = self._open()
         self._pairs = self._find_pairs()
-        self.names = [self._sequence.left_files[first].stem for first, _ in self._pairs]
+        self.names = [self._sequence.names[first] for first, _ in self._pairs]
         present = [(self._folder / name).is_dir() for name in self._layout.truths]
         self._has_truth = part == "training" and any(present)
         if self._has_truth:
@@ -155,7 +156,7 @@ class _Scenes:
     def _missing(self, path: Path) -> InputError:
         return InputError(f"{path}: missing, expected {self._layout.tree(self.root, self.part)}")
 
-    def _open(self) -> StereoSequence:
+    def _open(self) -> Recording:
         layout = self._layout
         cameras = layout.cameras[0]
         for candidate in reversed(layout.cameras):
@@ -171,7 +172,7 @@ class _Scenes:
         return open_scenes(self._folder, left, right, colour)
 
     def _find_pairs(self) -> list[tuple[int, int]]:
-        files = self._sequence.left_files
+        files = [left for left, _ in self._sequence.files or ()]
         pairs = []
         for index, file in enumerate(files):
             scene, frame = file.stem.split("_")
@@ -228,7 +229,7 @@ class Kitti2012(_Scenes):
 
 
 class KittiDrive:
-    """Every two consecutive frames of a KITTI raw or odometry drive, or of any folder of images that `open_sequence` reads.
+    """Every two consecutive frames of a KITTI raw or odometry drive, or of any folder of images that `open_folder` reads.
 
     Attributes:
         poses: float64 N x 4 x 4 for the N frames, left camera to world, m; sample i is of frames i and i + 1. None where
@@ -239,19 +240,14 @@ class KittiDrive:
         """List the samples and check the layout.
 
         Raises:
-            InputError: as `open_sequence`, it is a bag, or there is no pair of consecutive frames.
+            InputError: as `open_folder`, it is a bag, or there is no pair of consecutive frames.
         """
-        sequence = open_sequence(folder)
-        if not isinstance(sequence, StereoSequence):
+        if is_bag(folder):
             raise InputError(f"{folder}: is a bag, expected a folder of stereo images")
-        self._sequence = sequence
-        scenes = self._sequence.scenes
-        frames = range(len(self._sequence))
-        self._pairs = [(i, j) for i, j in pairwise(frames) if scenes[i] == scenes[j]]
-        if not self._pairs:
-            raise InputError(f"{folder}: {len(frames)} frames, expected two of one scene at least")
+        self._sequence = open_folder(folder)
+        self._pairs = self._sequence.pairs()
         self.title = f"stereo drive {Path(folder).resolve().name}"
-        self.names = [self._sequence.left_files[first].stem for first, _ in self._pairs]
+        self.names = [self._sequence.names[first] for first, _ in self._pairs]
 
     @property
     def poses(self) -> np.ndarray | None:
@@ -277,20 +273,19 @@ class KittiDrive:
         return _read_frames(self._sequence, self._pairs[index])
 
 
-def _image_files(sequence: StereoSequence, pair: Collection[int]) -> tuple[Path, Path, Path, Path]:
+def _image_files(sequence: Recording, pair: Collection[int]) -> tuple[Path, Path, Path, Path]:
     first, second = pair
-    left, right = sequence.left_files, sequence.right_files
-    return left[first], right[first], left[second], right[second]
+    assert sequence.files is not None
+    return (*sequence.files[first], *sequence.files[second])
 
 
-def _read_frames(
-    sequence: StereoSequence, pair: Collection[int]
-) -> tuple[StereoFrame, StereoFrame]:
+def _read_frames(sequence: Recording, pair: Collection[int]) -> tuple[StereoFrame, StereoFrame]:
     first, second = pair
     previous, current = sequence[first], sequence[second]
     if current.left.shape != previous.left.shape:
+        files = _image_files(sequence, pair)
         raise InputError(
-            f"{sequence.left_files[second]}: image is {current.left.shape[1]} x {current.left.shape[0]} px, expected "
-            f"{previous.left.shape[1]} x {previous.left.shape[0]} px as {sequence.left_files[first]}"
+            f"{files[2]}: image is {current.left.shape[1]} x {current.left.shape[0]} px, expected "
+            f"{previous.left.shape[1]} x {previous.left.shape[0]} px as {files[0]}"
         )
     return previous, current

@@ -149,7 +149,7 @@ class Proxies:
         """List the samples.
 
         Args:
-            root: a folder that `open_sequence` reads, with disp_0/, disp_1/ and flow/ beside the folders of its images, named
+            root: a folder that `open_folder` reads, with disp_0/, disp_1/ and flow/ beside the folders of its images, named
                 as the earlier image of each pair; pairs without labels are left out.
 
         Raises:
@@ -199,7 +199,7 @@ def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
     """Data set by name.
 
     Args:
-        name: one of `DATASETS`. kitti_drive is a raw or odometry drive, or any other folder of images that `open_sequence`
+        name: one of `DATASETS`. kitti_drive is a raw or odometry drive, or any other folder of images that `open_folder`
             reads; proxies is such a folder with labels beside the images (`Proxies`).
         root: its folder.
         split: training or testing, or one of `SPLITS`, for KITTI 2015 (default: training); training or testing for KITTI

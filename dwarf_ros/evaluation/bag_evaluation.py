@@ -33,13 +33,8 @@ from dwarf_ros.metrics import (
     motion_errors,
 )
 from dwarf_ros.progress import show_progress
-from dwarf_ros.recordings.truth import (
-    Recording,
-    TruthFolder,
-    consecutive_pairs,
-    open_recording,
-    open_truth,
-)
+from dwarf_ros.recordings import Recording, open_recording
+from dwarf_ros.recordings.truth import TruthFolder, open_truth
 from dwarf_ros.samples import Maps, SampleTruth, make_sample
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.workers import check_workers, map_over
@@ -408,7 +403,7 @@ def evaluate_recording(
     truth = None if ground_truth is None else open_truth(ground_truth.resolve(), recording)
     # Here, so that what cannot be loaded is told at once, and not by a worker.
     estimator = load_once(choice)
-    chosen = consecutive_pairs(recording) if pairs is None else list(pairs)
+    chosen = recording.pairs() if pairs is None else list(pairs)
     task = _Task(recording, choice, truth, answers)
     total = Errors()
     judged = []

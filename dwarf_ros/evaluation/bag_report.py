@@ -24,7 +24,7 @@ from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.kitti.rules import MEASURES as KITTI_MEASURES
 from dwarf_ros.evaluation.report import Figure, Frame, Picture, Report, Table, Value, write_report
 from dwarf_ros.files import write_atomically
-from dwarf_ros.recordings.truth import open_recording
+from dwarf_ros.recordings import open_recording
 from dwarf_ros.types import InputError
 from dwarf_ros.visualization.panels import scene_flow_panel
 
@@ -63,7 +63,7 @@ def evaluate_bag(
     The same bag and estimator give the same figures, with any number of workers.
 
     Args:
-        bag: rosbag2 folder or file, or a folder of images that `open_sequence` reads.
+        bag: rosbag2 folder or file, or a folder of images that `open_folder` reads.
         out: folder to write to; it is made if need be.
         choice: the estimator.
         ground_truth: folder that `open_truth` reads.

@@ -4,7 +4,7 @@ A teacher is any estimator, or a folder of maps that any other stereo or optical
 where those of left and right and of forward and backward agree; what is left are proxy labels in KITTI's format, and a
 network that learns from them gets used to a camera and a place.
 
-To adapt the shipped weights to a recording of your own (a bag or a folder that `open_sequence` reads):
+To adapt the shipped weights to a recording of your own (a bag or a folder that `open_recording` reads):
 
     dwarf distill RECORDING --teacher classical --hold-out 20 --out out/adapt
     dwarf train config/train/adapt.yaml
@@ -26,7 +26,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,7 @@ from dwarf_ros.geometry import (
     mirrored_frame,
 )
 from dwarf_ros.progress import Progress
-from dwarf_ros.recordings.bag import BagSequence
-from dwarf_ros.recordings.folders import StereoSequence, open_sequence
+from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.recordings.kitti_layout import SCENE_NAME
 from dwarf_ros.samples import Maps
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
@@ -185,7 +183,7 @@ def distill(
     at the same time.
 
     Args:
-        source: folder or bag that `open_sequence` reads.
+        source: folder or bag that `open_recording` reads.
         out: folder to fill; made where it is missing.
         teacher: an estimator, which runs four times per pair: forward, backward, and on the mirrored images of both
             frames. Or a folder of maps that something else estimated, KITTI's 16-bit PNGs, each named after the frame
@@ -195,8 +193,8 @@ def distill(
             checked by.
         threshold: of `consistent_maps`, px.
         hold_out: per cent of the frames, the last ones, that go to held_out/.
-        namespace: of the camera in a bag, as for `open_sequence`.
-        remap: topics of a bag, as for `open_sequence`.
+        namespace: of the camera in a bag, as for `open_recording`.
+        remap: topics of a bag, as for `open_recording`.
         workers: as in `dwarf_ros.workers.map_over`; each loads the teacher once.
         progress: called at the start and after each pair.
 
@@ -213,7 +211,7 @@ def distill(
     teacher = _check_teacher(teacher)
     source, out = Path(source).absolute(), Path(out).absolute()
     task = _Task.of(
-        open_sequence(source, namespace, remap), source, out, hold_out, teacher, threshold
+        open_recording(source, namespace, remap), source, out, hold_out, teacher, threshold
     )
     _begin(task, out, _record(task, source, hold_out, namespace, remap))
 
@@ -255,7 +253,7 @@ class _Task:
         threshold: px.
     """
 
-    recording: StereoSequence | BagSequence
+    recording: Recording
     names: list[str]
     folders: list[Path]
     pairs: list[int]
@@ -266,26 +264,23 @@ class _Task:
     @classmethod
     def of(
         cls,
-        recording: StereoSequence | BagSequence,
+        recording: Recording,
         source: Path,
         out: Path,
         hold_out: float,
         teacher: EstimatorChoice | Path,
         threshold: float,
     ) -> _Task:
-        frames, scenes = len(recording), recording.scenes
+        frames = len(recording)
         learnt = frames - round(frames * hold_out / 100)
         folders = [out / (TRAINING if i < learnt else HELD_OUT) for i in range(frames)]
-        neighbours = [(i, j) for i, j in pairwise(range(frames)) if scenes[i] == scenes[j]]
-        if not neighbours:
-            raise InputError(f"{source}: {frames} frames, expected two of one scene at least")
-        pairs = [i for i, j in neighbours if folders[i] == folders[j]]
+        pairs = [i for i, j in recording.pairs() if folders[i] == folders[j]]
         for part in (TRAINING, *([HELD_OUT] if hold_out else [])):
             if not any(folders[i].name == part for i in pairs):
                 raise InputError(
                     f"hold-out: {hold_out:g} % of {frames} frames leave no pair for {part}, expected two frames of one scene"
                 )
-        first = recording.left_files[0].parent if isinstance(recording, StereoSequence) else None
+        first = recording.files[0][0].parent if recording.files else None
         own = out / TRAINING / _IMAGES[0]
         in_place = first is not None and own.is_dir() and first.samefile(own)
         if in_place and hold_out:
@@ -301,9 +296,8 @@ class _Task:
 
     def images(self, index: int) -> tuple[Path, Path]:
         """Where the images of a frame go."""
-        suffix = ".png"
-        if isinstance(self.recording, StereoSequence):
-            suffix = self.recording.left_files[index].suffix
+        files = self.recording.files
+        suffix = files[index][0].suffix if files else ".png"
         left, right = (self.folders[index] / f / f"{self.names[index]}{suffix}" for f in _IMAGES)
         return left, right
 
@@ -401,14 +395,12 @@ def _place_images(task: _Task, index: int) -> None:
     targets = task.images(index)
     if all(target.is_file() for target in targets):
         return
-    if isinstance(task.recording, BagSequence):
-        for target, image in zip(targets, task.recording.read(index)[:2], strict=True):
+    recording = task.recording
+    if recording.files is None:
+        for target, image in zip(targets, recording.read(index)[:2], strict=True):
             write_image(target, image)
         return
-    recording = task.recording
-    for target, file in zip(
-        targets, (recording.left_files[index], recording.right_files[index]), strict=True
-    ):
+    for target, file in zip(targets, recording.files[index], strict=True):
         if target.is_file():
             continue
         try:
@@ -420,12 +412,10 @@ def _place_images(task: _Task, index: int) -> None:
             write_atomically(target, file.read_bytes())
 
 
-def _names(recording: StereoSequence | BagSequence) -> list[str]:
-    if isinstance(recording, StereoSequence):
-        return [file.stem for file in recording.left_files]
+def _names(recording: Recording) -> list[str]:
     scenes = recording.scenes
-    if scenes[-1] == 0:
-        return [f"{index:06d}" for index in range(len(recording))]
+    if recording.files is not None or scenes[-1] == 0:
+        return list(recording.names)
     first = {scene: scenes.index(scene) for scene in set(scenes)}
     return [f"{scene:06d}_{i - first[scene]:02d}" for i, scene in enumerate(scenes)]
 
@@ -510,17 +500,17 @@ def _compare(file: Path, record: dict[str, Any]) -> None:
 
 
 def _describe(task: _Task, part: Path, members: list[int]) -> None:
-    """Calibration, times and poses of a part, as `open_sequence` reads them."""
+    """Calibration, times and poses of a part, as `open_recording` reads them."""
     recording = task.recording
     if all(SCENE_NAME.fullmatch(name) for name in task.names):
         (part / "calib_cam_to_cam").mkdir(exist_ok=True)
         names = {recording.scenes[i]: task.names[i].partition("_")[0] for i in members}
         for scene, name in names.items():
-            rows = _calibration_rows(_camera(recording, scene), ("P_rect_02", "P_rect_03"))
+            rows = _calibration_rows(recording.camera(scene), ("P_rect_02", "P_rect_03"))
             write_atomically(part / "calib_cam_to_cam" / f"{name}.txt", _lines(rows))
         return
     write_atomically(
-        part / "calib.txt", _lines(_calibration_rows(_camera(recording, 0), ("P0", "P1")))
+        part / "calib.txt", _lines(_calibration_rows(recording.camera(0), ("P0", "P1")))
     )
     stamps = (recording.stamps[index] for index in members)
     times = (f"{stamp // 10**9}.{stamp % 10**9:09d}" for stamp in stamps)
@@ -529,14 +519,6 @@ def _describe(task: _Task, part: Path, members: list[int]) -> None:
         poses = (recording.poses[index][:3].ravel() for index in members)
         rows = [" ".join(f"{value:.12e}" for value in pose) for pose in poses]
         write_atomically(part / "poses.txt", _lines(rows))
-
-
-def _camera(recording: StereoSequence | BagSequence, scene: int) -> StereoCamera:
-    if isinstance(recording, BagSequence):
-        return recording.cameras[scene]
-    calibration = recording.calibrations[scene]
-    # Only the projection is asked for, which does not depend on the size.
-    return calibration.camera(*(calibration.size or (1, 1)))
 
 
 def _calibration_rows(camera: StereoCamera, names: tuple[str, str]) -> list[str]:

@@ -32,8 +32,8 @@ from dwarf_ros.live.processes import (
 )
 from dwarf_ros.live.recorder import Recording, read_recording
 from dwarf_ros.metrics import disparity_errors, end_point_error, flow_errors
-from dwarf_ros.recordings.bag import BagSequence
-from dwarf_ros.recordings.folders import StereoSequence, open_sequence
+from dwarf_ros.recordings import Recording as StereoRecording
+from dwarf_ros.recordings import open_recording
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.visualization.panels import scene_flow_panel
@@ -89,7 +89,7 @@ def run_demo(
     `out` gets figures.json, pictures/, recording/ (one .npz an answer), the logs, and drive/ where there is no source.
 
     Args:
-        source: folder that `open_sequence` reads; None: a procedural drive, which has ground truth.
+        source: folder that `open_recording` reads; None: a procedural drive, which has ground truth.
         out: folder to write to.
         choice: the node's estimator.
         rate_hz: frames per second of wall time.
@@ -112,7 +112,7 @@ def run_demo(
         write_drive(drive, source)
     else:
         drive = None
-    sequence = open_sequence(source)
+    sequence = open_recording(source)
     if len(sequence) < 2:
         raise InputError(f"{source}: {len(sequence)} stereo frame, expected at least 2")
     node_arguments = estimator_arguments(choice)
@@ -137,7 +137,7 @@ def _prepare_folder(out: Path) -> None:
         raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
 
 
-def _show(sequence: StereoSequence | BagSequence, drive: ProceduralDrive | None, out: Path) -> int:
+def _show(sequence: StereoRecording, drive: ProceduralDrive | None, out: Path) -> int:
     """Print and write the figures and pictures of what was recorded; the exit code."""
     played = read_player_log(out)
     by_stamp = {frame.stamp_ns: frame for frame in played}

@@ -28,8 +28,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from dwarf_ros.progress import Progress, show_progress
-from dwarf_ros.recordings.bag import BagSequence
-from dwarf_ros.recordings.folders import StereoSequence, open_sequence
+from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.ros.messages import camera_info_messages, image_message, stamp_from_ns
 from dwarf_ros.signals import stop_requests
@@ -70,7 +69,7 @@ def play(
     left and right carry the same stamp. Stamps keep the sequence's spacing, shifted so that the first frame is now.
 
     Args:
-        source: what `open_sequence` reads.
+        source: what `open_recording` reads.
         rate_hz: frames a second of wall time; None: as the stamps are spaced, without the time between two scenes.
         loop: start again after the last frame, with the same stamps.
         clock: publish /clock, which runs along with the stamps.
@@ -91,7 +90,7 @@ def play(
         raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
     if not (math.isfinite(wait_s) and wait_s >= 0):
         raise InputError(f"--wait: {wait_s:g} s, expected >= 0 s")
-    sequence = open_sequence(source, namespace, remap)
+    sequence = open_recording(source, namespace, remap)
     prepare_environment()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
@@ -142,7 +141,7 @@ def _node(ros_arguments: Sequence[str]) -> Iterator[Node]:
 class _ReadAhead:
     """The frames of a sequence in the order in which they are played, decoded before they are due."""
 
-    def __init__(self, sequence: StereoSequence | BagSequence, loop: bool) -> None:
+    def __init__(self, sequence: Recording, loop: bool) -> None:
         self._sequence = sequence
         first = self._read(0)
         # What is decoded once need not be again in the next loop, if all of it fits.
@@ -249,7 +248,7 @@ class _Gap:
     steady: bool
 
 
-def _gaps(sequence: StereoSequence | BagSequence, rate_hz: float | None) -> list[_Gap]:
+def _gaps(sequence: Recording, rate_hz: float | None) -> list[_Gap]:
     """The gap after each frame; the last is to the first frame of the next loop."""
     stamps, scenes = sequence.stamps, sequence.scenes
     steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
@@ -272,7 +271,7 @@ class _Player:
 
     def __init__(
         self,
-        sequence: StereoSequence | BagSequence,
+        sequence: Recording,
         frames: _ReadAhead,
         topics: _Topics,
         rate_hz: float | None,

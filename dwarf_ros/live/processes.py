@@ -91,7 +91,7 @@ def play_into_node(
     with the call, also when a signal ends it.
 
     Args:
-        source: what `open_sequence` reads.
+        source: what `open_recording` reads.
         frames: how many it has.
         pairs: answers to be expected.
         out: folder that `prepare_run` made.

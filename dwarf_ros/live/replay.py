@@ -31,7 +31,7 @@ from dwarf_ros.live.processes import (
     read_player_log,
 )
 from dwarf_ros.live.recorder import read_recording
-from dwarf_ros.recordings.truth import consecutive_pairs, open_recording
+from dwarf_ros.recordings import open_recording
 from dwarf_ros.types import InputError, SceneFlow
 
 # The earlier frame, as offline.
@@ -185,7 +185,7 @@ def replay_bag(
     run recording/ (one .npz an answer), player.jsonl and the logs.
 
     Args:
-        source: bag, or folder of images that `open_sequence` reads.
+        source: bag, or folder of images that `open_folder` reads.
         out: folder to write to; it is made if need be.
         rate_hz: frames a second of wall time.
         choice: the node's estimator, and the one that its estimates are compared with.
@@ -204,7 +204,7 @@ def replay_bag(
     play_into_node(
         source,
         len(recording),
-        len(consecutive_pairs(recording)),
+        len(recording.pairs()),
         out,
         rate_hz,
         _REFERENCE,

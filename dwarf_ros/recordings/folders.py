@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 
 from dwarf_ros.formats import read_image
-from dwarf_ros.recordings.bag import BagSequence, is_bag, open_bag
 from dwarf_ros.recordings.calibration import Calibration, load_calibration
 from dwarf_ros.recordings.kitti_layout import SCENE_NAME
-from dwarf_ros.types import InputError, StereoCamera, StereoFrame
+from dwarf_ros.recordings.recording import Recording
+from dwarf_ros.types import InputError, StereoCamera
 
 FRAME_ID = "left_camera_optical_frame"
 """frame_id of every frame of a sequence: both images of a rectified pair are described in the left camera's frame."""
@@ -52,55 +52,19 @@ _KNOWN_LAYOUTS = (
 
 
 @dataclass(frozen=True, eq=False)
-class StereoSequence:
-    """Stereo frames on disk, in order of time; images are read when a frame is asked for.
+class _FolderFrameReader:
+    """Images in files, with the calibration of each scene."""
 
-    ``len()`` is the number of frames and ``sequence[i]`` the frame i as `StereoFrame`, uint8 RGB.
-
-    Attributes:
-        left_files, right_files: the images of each frame.
-        stamps: time of each frame, ns, strictly increasing; 10 Hz where the layout has no times.
-        scenes: index of the scene of each frame, from 0; frames of two scenes are no pair, and their stamps are at least
-            10 s apart.
-        calibrations: that of each scene.
-        poses: float64 N x 4 x 4, left camera of each frame to world, m, in the optical frame (REP-103); None where
-            there are none.
-        frame_id: name of the left camera's optical frame.
-    """
-
-    left_files: Sequence[Path]
-    right_files: Sequence[Path]
-    stamps: Sequence[int]
+    files: Sequence[tuple[Path, Path]]
     scenes: Sequence[int]
     calibrations: Sequence[Calibration]
-    poses: np.ndarray | None = None
-    frame_id: str = FRAME_ID
 
-    def __len__(self) -> int:
-        return len(self.stamps)
-
-    def __getitem__(self, index: int) -> StereoFrame:
-        """Frame `index` with its camera.
-
-        Raises:
-            IndexError: no such frame.
-            InputError: as `read`.
-        """
-        left, right, camera = self.read(index)
-        return StereoFrame(left, right, self.stamps[index], camera, self.frame_id)
+    def camera(self, scene: int) -> StereoCamera:
+        calibration = self.calibrations[scene]
+        return calibration.camera(*(calibration.size or (1, 1)))
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
-        """Left and right image of frame `index` as they are on disk, and their camera.
-
-        Returns:
-            uint8 or uint16; H x W where the file is grey, H x W x 3 RGB where it is colour.
-
-        Raises:
-            IndexError: no such frame.
-            InputError: a file cannot be read as an image, left and right differ in size or in being grey, or the
-                calibration is for another size.
-        """
-        left_file, right_file = self.left_files[index], self.right_files[index]
+        left_file, right_file = self.files[index]
         left, right = read_image(left_file), read_image(right_file)
         if left.shape[:2] != right.shape[:2]:
             raise InputError(
@@ -114,10 +78,8 @@ class StereoSequence:
         return left, right, self.calibrations[self.scenes[index]].camera(width, height)
 
 
-def open_sequence(
-    source: Path, namespace: str | None = None, remap: Mapping[str, str] | None = None
-) -> StereoSequence | BagSequence:
-    """Open a folder of stereo images with their calibration, or a rosbag2 recording of them (`open_bag`).
+def open_folder(source: Path) -> Recording:
+    """Open a folder of stereo images with their calibration.
 
     Recognised, the colour pair where there is a grey one too:
 
@@ -132,19 +94,13 @@ def open_sequence(
       ``left.yaml`` and ``right.yaml``, and ``times.txt`` and ``poses.txt`` where there are any.
 
     Args:
-        source: the folder or recording.
-        namespace: of the camera in a recording of several, as for `open_bag`.
-        remap: topics of other names in a recording, as for `open_bag`.
+        source: the folder.
 
     Raises:
         InputError: no such folder or layout, no images, an image without its partner, no calibration or one that cannot be
             used, or times or poses that do not fit the images.
     """
     source = Path(source)
-    if is_bag(source):
-        return open_bag(source, namespace, remap)
-    if namespace is not None or remap:
-        raise InputError(f"{source}: not a bag, expected one to choose topics from")
     try:
         return _open(source)
     except OSError as error:
@@ -153,8 +109,8 @@ def open_sequence(
         ) from None
 
 
-def open_scenes(source: Path, left: str, right: str, colour: bool) -> StereoSequence:
-    """Open the KITTI 2012 or 2015 scenes of a folder that may hold more than one pair of cameras, as `open_sequence` does.
+def open_scenes(source: Path, left: str, right: str, colour: bool) -> Recording:
+    """Open the KITTI 2012 or 2015 scenes of a folder that may hold more than one pair of cameras, as `open_folder` does.
 
     Args:
         source: training/ or testing/.
@@ -163,7 +119,7 @@ def open_scenes(source: Path, left: str, right: str, colour: bool) -> StereoSequ
         colour: whether these are the colour cameras.
 
     Raises:
-        InputError: as `open_sequence`, or an image is not named as one of a scene (000010_10.png).
+        InputError: as `open_folder`, or an image is not named as one of a scene (000010_10.png).
     """
     left_files, right_files = _partners(source / left, source / right)
     for file in left_files:
@@ -174,7 +130,7 @@ def open_scenes(source: Path, left: str, right: str, colour: bool) -> StereoSequ
     return _open_scenes(source, left_files, right_files, colour)
 
 
-def _open(source: Path) -> StereoSequence:
+def _open(source: Path) -> Recording:
     if not source.is_dir():
         what = "not a folder" if source.exists() else "no such folder"
         raise InputError(f"{source}: {what}, expected a folder of stereo images")
@@ -251,7 +207,7 @@ def _check_partners(
 
 def _open_scenes(
     source: Path, left_files: list[Path], right_files: list[Path], colour: bool
-) -> StereoSequence:
+) -> Recording:
     stamps: list[int] = []
     scenes: list[int] = []
     calibrations: list[Calibration] = []
@@ -265,7 +221,7 @@ def _open_scenes(
             scene_name = name
         stamps.append(start + time)
         scenes.append(len(calibrations) - 1)
-    return StereoSequence(left_files, right_files, stamps, scenes, calibrations)
+    return _recording(source, left_files, right_files, stamps, scenes, calibrations)
 
 
 def _scene_calibration(source: Path, scene: str, colour: bool) -> Calibration:
@@ -280,7 +236,7 @@ def _scene_calibration(source: Path, scene: str, colour: bool) -> Calibration:
 
 def _open_single(
     source: Path, left_files: list[Path], right_files: list[Path], colour: bool | None
-) -> StereoSequence:
+) -> Recording:
     if colour is None:
         colour = read_image(left_files[0]).ndim == 3
     calibration = _single_calibration(source, colour)
@@ -304,8 +260,29 @@ def _open_single(
     if poses is not None:
         picked = np.stack(_pick(list(_read_poses(poses)), poses, left_files, numbers))
         picked[:, :3, 3] += picked[:, :3, :3] @ calibration.left_offset
-    return StereoSequence(
-        left_files, right_files, stamps, [0] * len(left_files), [calibration], picked
+    scenes = [0] * len(left_files)
+    return _recording(source, left_files, right_files, stamps, scenes, [calibration], picked)
+
+
+def _recording(
+    source: Path,
+    left_files: list[Path],
+    right_files: list[Path],
+    stamps: list[int],
+    scenes: list[int],
+    calibrations: list[Calibration],
+    poses: np.ndarray | None = None,
+) -> Recording:
+    files = list(zip(left_files, right_files, strict=True))
+    return Recording(
+        path=source,
+        names=[file.stem for file in left_files],
+        stamps=stamps,
+        scenes=scenes,
+        frame_id=FRAME_ID,
+        poses=poses,
+        files=files,
+        _reader=_FolderFrameReader(files, scenes, calibrations),
     )
 
 

@@ -1,64 +1,20 @@
-"""Stereo recordings, from bags or folders: their pairs of frames, and the ground truth of some."""
+"""Ground truth of a recording's frames, in KITTI's layout."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
-from dwarf_ros.recordings.folders import open_sequence
 from dwarf_ros.recordings.kitti_layout import OBJECT_FOLDER, REGIONS, find_truth_folders
+from dwarf_ros.recordings.recording import Recording
 from dwarf_ros.samples import Maps, SampleTruth
-from dwarf_ros.types import InputError, StereoFrame
+from dwarf_ros.types import InputError
 
 _SCENE_FRAME = re.compile(r"(\d{6})_(\d{2})\.png")
 _FRAME = re.compile(r"\d+\.png")
-
-
-class Recording(Protocol):
-    """Stereo frames in order of time, from a bag or from disk."""
-
-    @property
-    def stamps(self) -> Sequence[int]:
-        """Time of each frame, ns."""
-
-    @property
-    def scenes(self) -> Sequence[int]:
-        """Scene of each frame, from 0; frames of two scenes are no pair."""
-
-    @property
-    def poses(self) -> np.ndarray | None:
-        """float64 N x 4 x 4, left camera to world, m; None where unknown."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> StereoFrame: ...
-
-
-def consecutive_pairs(recording: Recording) -> list[tuple[int, int]]:
-    """Numbers of every two consecutive frames of one scene."""
-    scenes = recording.scenes
-    return [(a, b) for a, b in pairwise(range(len(recording))) if scenes[a] == scenes[b]]
-
-
-def open_recording(source: Path) -> Recording:
-    """A bag, or a folder that `open_sequence` reads, with at least one pair of frames.
-
-    Raises:
-        InputError: it cannot be read, or has no two consecutive frames of one scene.
-    """
-    recording = open_sequence(source)
-    if not consecutive_pairs(recording):
-        raise InputError(
-            f"{source}: {len(recording)} frames, expected two consecutive ones of a scene"
-        )
-    return recording
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +70,7 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
         InputError: no such folder, no ground truth in it, or none for these frames.
     """
     if not folder.is_dir():
-        raise InputError(f"--ground-truth: {folder}: no such folder")
+        raise InputError(f"ground truth: {folder}: no such folder")
     folders = find_truth_folders(folder)
     present = {
         kind: {file.name for file in next(iter(regions.values())).glob("*.png")}
@@ -123,15 +79,15 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
     files = sorted(set().union(*present.values()))
     if not files:
         raise InputError(
-            f"--ground-truth: {folder}: no ground truth, expected disp_occ_0/, disp_occ_1/ or flow_occ/ (KITTI 2015), "
+            f"ground truth: {folder}: no ground truth, expected disp_occ_0/, disp_occ_1/ or flow_occ/ (KITTI 2015), "
             "or disp_occ/ or flow_occ/ (2012), with PNG files"
         )
     names = _names_by_frame(files, recording)
-    answered = {frame for frame, _ in consecutive_pairs(recording)}
+    answered = {frame for frame, _ in recording.pairs()}
     names = {frame: name for frame, name in names.items() if frame in answered}
     if not names:
         raise InputError(
-            f"--ground-truth: {folder}: {files[0]} and {len(files) - 1} more are for none of the {len(recording)} frames, "
+            f"ground truth: {folder}: {files[0]} and {len(files) - 1} more are for none of the {len(recording)} frames, "
             "expected files named as the images or by the number of the frame (000000.png)"
         )
     kept = {kind: folders[kind] for kind, there in present.items() if there}
@@ -140,9 +96,8 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
 
 
 def _names_by_frame(files: list[str], recording: Recording) -> dict[int, str]:
-    images: Sequence[Path] | None = getattr(recording, "left_files", None)
-    if images is not None:
-        numbers = {f"{image.stem}.png": index for index, image in enumerate(images)}
+    if recording.files is not None:
+        numbers = {f"{name}.png": index for index, name in enumerate(recording.names)}
         return {numbers[file]: file for file in files if file in numbers}
     names = {int(file[:-4]): file for file in files if _FRAME.fullmatch(file)}
     of_scenes = [match for match in map(_SCENE_FRAME.fullmatch, files) if match]
@@ -152,7 +107,7 @@ def _names_by_frame(files: list[str], recording: Recording) -> dict[int, str]:
         members.setdefault(scene, []).append(index)
     if known and len(known) != len(members):
         raise InputError(
-            f"--ground-truth: files of {len(known)} scenes ({of_scenes[0][0]} ...), but the recording has {len(members)}, "
+            f"ground truth: files of {len(known)} scenes ({of_scenes[0][0]} ...), but the recording has {len(members)}, "
             "expected as many"
         )
     for match in of_scenes:

@@ -224,7 +224,7 @@ class ProceduralDrive:
 
 
 def write_drive(drive: ProceduralDrive, folder: Path) -> None:
-    """Write a drive as a folder that `open_sequence` reads.
+    """Write a drive as a folder that `open_folder` reads.
 
     ``image_l/000000.png`` and ``image_r/``; ``calib.txt`` with the left and right projection matrices ``P0:`` and ``P1:``
     (row-major, px, last column px times m); ``times.txt``, s; ``poses.txt``, the upper three rows of each `poses`,

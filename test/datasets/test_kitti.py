@@ -13,8 +13,8 @@ from dwarf_ros.formats import (
     write_flow_png,
     write_image,
 )
-from dwarf_ros.recordings.bag import create_bag
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.write import create_bag
 from dwarf_ros.types import InputError
 
 WIDTH, HEIGHT = 24, 16
@@ -265,13 +265,13 @@ def test_a_raw_drive(tmp_path):
 
 
 def test_a_drive_of_one_frame_has_no_pair(tmp_path):
-    with pytest.raises(InputError, match="1 frames, expected two of one scene at least"):
+    with pytest.raises(InputError, match="1 frames, expected at least two of one scene"):
         KittiDrive(odometry(tmp_path, 1))
 
 
 def test_a_bag_is_no_drive(tmp_path):
     bag = tmp_path / "bag"
-    drive = open_sequence(odometry(tmp_path / "drive", 2))
+    drive = open_recording(odometry(tmp_path / "drive", 2))
     create_bag(drive, bag)
     with pytest.raises(InputError, match="bag: is a bag, expected a folder of stereo images"):
         KittiDrive(bag)

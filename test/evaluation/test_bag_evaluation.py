@@ -18,9 +18,9 @@ from dwarf_ros.evaluation.bag_evaluation import (
 )
 from dwarf_ros.evaluation.bag_report import evaluate_bag, print_evaluation
 from dwarf_ros.formats import write_disparity_png, write_flow_png, write_image
-from dwarf_ros.recordings.bag import create_bag
-from dwarf_ros.recordings.folders import open_sequence
-from dwarf_ros.recordings.truth import consecutive_pairs, open_recording, open_truth
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.write import create_bag
+from dwarf_ros.recordings.truth import open_truth
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, SceneFlow
 
@@ -59,7 +59,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def bag(folder, tmp_path_factory) -> Path:
     bag = tmp_path_factory.mktemp("bags") / "drive"
-    create_bag(open_sequence(folder), bag)
+    create_bag(open_recording(folder), bag)
     return bag
 
 
@@ -251,7 +251,7 @@ def test_truth_of_scenes_finds_its_frames(tmp_path, frames, as_bag):
     source = tmp_path / "kitti"
     if as_bag:
         source = tmp_path / "bag"
-        create_bag(open_sequence(tmp_path / "kitti"), source)
+        create_bag(open_recording(tmp_path / "kitti"), source)
     truth = empty_truth(tmp_path / "truth", "000003_10.png", "000007_10.png")
     recording = open_recording(source)
     place = frames.index(10)
@@ -261,7 +261,7 @@ def test_truth_of_scenes_finds_its_frames(tmp_path, frames, as_bag):
     assert found.read(place).noc is found.read(place).occ.disparity is None
     assert found.read(place + 1) is None
     last = len(frames) - 1
-    assert (last, last + 1) not in consecutive_pairs(recording)
+    assert (last, last + 1) not in recording.pairs()
 
 
 def test_truth_that_does_not_fit_is_one_line(bag, tmp_path):
@@ -274,7 +274,7 @@ def test_truth_that_does_not_fit_is_one_line(bag, tmp_path):
     }
     scenes(tmp_path / "kitti", {"000003": (0, 1), "000007": (0, 1)})
     two = tmp_path / "two_scenes"
-    create_bag(open_sequence(tmp_path / "kitti"), two)
+    create_bag(open_recording(tmp_path / "kitti"), two)
     for message, folder in cases.items():
         with pytest.raises(InputError, match=message) as error:
             open_truth(folder, open_recording(two) if "scenes" in message else recording)
@@ -300,7 +300,7 @@ def test_what_cannot_be_evaluated_is_named(bag, folder, tmp_path):
 
 
 def test_kitti_bag_is_evaluated_with_its_poses(real_data, tmp_path):
-    create_bag(open_sequence(real_data("kitti_odometry")), tmp_path / "bag")
+    create_bag(open_recording(real_data("kitti_odometry")), tmp_path / "bag")
     evaluation = evaluate_recording(tmp_path / "bag", CLASSICAL, pairs=[(4, 5)])
     assert evaluation.posed
     assert evaluation.summary["rigid_scene_flow_median_px"] < 2.5

@@ -21,7 +21,7 @@ from dwarf_ros.evaluation.consistency import (
     rigid_scene_errors,
 )
 from dwarf_ros.geometry import disparity_from_depth
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import open_recording
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
@@ -248,7 +248,7 @@ def test_classical_estimates_are_judged_and_worse_ones_are_judged_worse(drive, m
 
 
 def test_kitti_drive_is_consistent_with_its_poses(real_data):
-    sequence = open_sequence(real_data("kitti_odometry"))
+    sequence = open_recording(real_data("kitti_odometry"))
     estimator = load_estimator("classical")
     frames = [sequence[3], sequence[4]]
     scene_flow = estimator.estimate(*frames)

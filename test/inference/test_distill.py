@@ -39,8 +39,8 @@ from dwarf_ros.formats import (
 )
 from dwarf_ros.inference.distill import RECORD, TeacherMaps, consistent_maps, distill
 from dwarf_ros.metrics import disparity_errors, flow_errors
-from dwarf_ros.recordings.bag import create_bag
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.write import create_bag
 from dwarf_ros.samples import Maps
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.training.config import parse_config
@@ -104,7 +104,7 @@ def recorded_drive(drive, tmp_path_factory):
     """The drive as a folder of images and as a bag."""
     root = tmp_path_factory.mktemp("drive")
     write_drive(drive, root / "folder")
-    create_bag(open_sequence(root / "folder"), root / "bag")
+    create_bag(open_recording(root / "folder"), root / "bag")
     return root
 
 
@@ -191,14 +191,14 @@ def test_kept_pixels_of_classical_are_more_accurate_than_those_dropped(
 
 
 def test_labels_and_images_lie_as_a_data_set_and_a_sequence(wall, labelled):
-    source = open_sequence(wall)
+    source = open_recording(wall)
     for part, frames in (("training", range(LEARNT)), ("held_out", range(LEARNT, FRAMES))):
         folder = labelled / part
-        sequence = open_sequence(folder)
-        assert [file.stem for file in sequence.left_files] == [f"{i:06d}" for i in frames]
+        sequence = open_recording(folder)
+        assert sequence.names == [f"{i:06d}" for i in frames]
         assert sequence.stamps == [source.stamps[i] for i in frames]
         assert sequence[0].camera == source[0].camera == CAMERA
-        assert sequence.left_files[1].samefile(source.left_files[frames[1]])
+        assert sequence.files[1][0].samefile(source.files[frames[1]][0])
         assert np.array_equal(sequence[1].right, source[frames[1]].right)
         samples = Proxies(folder)
         assert samples.names == [f"{i:06d}" for i in frames[:-1]]
@@ -231,12 +231,12 @@ def test_poses_go_with_the_frames(wall, tmp_path):
     rows = (f"1 0 0 {i} 0 1 0 0 0 0 1 {2 * i}\n" for i in range(FRAMES))
     (posed / "poses.txt").write_text("".join(rows))
     distill(posed, tmp_path / "out", CLASSICAL, hold_out=30)
-    poses = open_sequence(tmp_path / "out" / "held_out").poses
+    poses = open_recording(tmp_path / "out" / "held_out").poses
     assert poses[:, :3, 3].tolist() == [[i, 0, 2 * i] for i in range(LEARNT, FRAMES)]
 
 
 def test_a_bag_gets_the_labels_of_its_images(wall, labelled, tmp_path):
-    create_bag(open_sequence(wall), tmp_path / "bag")
+    create_bag(open_recording(wall), tmp_path / "bag")
     out = tmp_path / "out"
     assert distill(tmp_path / "bag", out, CLASSICAL, hold_out=30).pairs == PAIRS
     for name, content in files(labelled).items():
@@ -244,7 +244,7 @@ def test_a_bag_gets_the_labels_of_its_images(wall, labelled, tmp_path):
             assert (out / name).read_bytes() == content, name
         elif name.endswith(".png"):
             assert np.array_equal(read_image(out / name), read_image(labelled / name)), name
-    steps = np.diff(open_sequence(out / "training").stamps)
+    steps = np.diff(open_recording(out / "training").stamps)
     assert set(steps) == {200_000_000}
     assert Proxies(out / "held_out").frames(0)[0].camera == CAMERA
 
@@ -272,7 +272,7 @@ def test_there_is_no_label_from_one_scene_of_a_bag_to_the_next(texture, tmp_path
     folder = tmp_path / "out" / "training"
     names = sorted(file.stem for file in (folder / "flow").iterdir())
     assert names == ["000000_00", "000001_00"]
-    sequence = open_sequence(folder)
+    sequence = open_recording(folder)
     assert sequence.scenes == [0, 0, 1, 1]
     assert [sequence[i].camera.baseline for i in (0, 3)] == [0.5, 1.5]
     assert sequence.read(2)[0].ndim == 2
@@ -573,7 +573,7 @@ def test_sources_without_a_pair_are_refused(wall, tmp_path):
     shutil.copytree(wall, one)
     for file in [f for f in one.rglob("*.png") if f.stem != "000000"]:
         file.unlink()
-    with pytest.raises(InputError, match=r"one: 1 frames, expected two of one scene at least$"):
+    with pytest.raises(InputError, match=r"one: 1 frames, expected at least two of one scene$"):
         distill(one, tmp_path / "out", CLASSICAL)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file.*expected a folder to write to$"):

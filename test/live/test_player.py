@@ -23,9 +23,9 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from dwarf_ros.formats import read_image, write_image
 from dwarf_ros.live.player import play
-from dwarf_ros.recordings.bag import create_bag
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.write import create_bag
 from dwarf_ros.recordings.camera_messages import camera_from_messages, image_from_message
-from dwarf_ros.recordings.folders import open_sequence
 from dwarf_ros.ros.messages import ns_from_stamp
 from dwarf_ros.types import InputError
 
@@ -173,7 +173,7 @@ def test_a_real_sequence_arrives_whole_and_in_order(real_data, tmp_path, start, 
         listener.received["left/camera_info"], listener.received["right/camera_info"], strict=True
     )
     cameras = {camera_from_messages(*pair) for pair in infos}
-    assert cameras == {open_sequence(source)[0].camera}
+    assert cameras == {open_recording(source)[0].camera}
     assert cameras.pop().baseline == pytest.approx(0.5372, abs=5e-5)
     frames = {m.header.frame_id for topic in listener.received.values() for m in topic}
     assert frames == {"left_camera_optical_frame"}
@@ -232,7 +232,7 @@ def test_a_loop_repeats_the_stamps_and_the_clock_goes_with_them(drive, start, li
 
 
 def test_a_bag_is_played_as_what_it_was_made_from(drive, tmp_path, start, listen):
-    create_bag(open_sequence(drive), tmp_path / "bag")
+    create_bag(open_recording(drive), tmp_path / "bag")
     listener = listen()
     process = start(tmp_path / "bag", rate_hz=50.0)
     listener.listen_to_the_end(process)
@@ -248,7 +248,7 @@ def test_a_bag_is_played_as_what_it_was_made_from(drive, tmp_path, start, listen
                 image_from_message(message), read_image(drive / side / f"{index:06d}.png")
             )
     infos = listener.received["left/camera_info"][0], listener.received["right/camera_info"][0]
-    assert camera_from_messages(*infos) == open_sequence(drive)[0].camera
+    assert camera_from_messages(*infos) == open_recording(drive)[0].camera
 
 
 def test_subscribers_to_sensor_data_hear_it_too(drive, start, listen):

@@ -14,8 +14,8 @@ from dwarf_ros.evaluation.bag_report import print_evaluation
 from dwarf_ros.live.processes import LiveError
 from dwarf_ros.live.recorder import Recording, write_recording
 from dwarf_ros.live.replay import compare_with_offline, evaluate_run, replay_bag
-from dwarf_ros.recordings.bag import create_bag
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.write import create_bag
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, SceneFlow
 
@@ -29,7 +29,7 @@ SHIFT = 1_700_000_000_000_000_000
 def bag(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("drive")
     write_drive(ProceduralDrive(seed=4, frames=4, width=256, height=128), folder / "files")
-    create_bag(open_sequence(folder / "files"), folder / "bag")
+    create_bag(open_recording(folder / "files"), folder / "bag")
     return folder / "bag"
 
 
@@ -79,7 +79,7 @@ def test_live_answers_are_the_offline_ones(ros_environment, monkeypatch, bag, tm
 
 def make_run(run: Path, bag: Path, error: float = 0.0, backwards: bool = False) -> Path:
     """What a live run over the bag leaves, its second answer wrong by `error` px."""
-    recording = open_sequence(bag)
+    recording = open_recording(bag)
     (run / "recording").mkdir(parents=True)
     start = recording.stamps[0]
     lines = []

@@ -24,18 +24,13 @@ from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.typesys import Stores, get_typestore
 
 from dwarf_ros.formats import write_image
-from dwarf_ros.recordings.bag import (
-    BagInfo,
-    _pair,
-    _quaternion,
-    _rotation,
-    bag_info,
-    create_bag,
-    is_bag,
-    open_bag,
-    print_bag_info,
-)
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.index import pair_stamps
+from dwarf_ros.recordings.bag.info import BagInfo, bag_info, print_bag_info
+from dwarf_ros.recordings.bag.open import open_bag
+from dwarf_ros.recordings.bag.storage import is_bag
+from dwarf_ros.recordings.bag.transforms import quaternion_of, rotation_of
+from dwarf_ros.recordings.bag.write import create_bag
 from dwarf_ros.types import InputError, StereoCamera
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -107,7 +102,7 @@ def test_what_is_written_is_read_back(tmp_path, storage, kind):
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["bag"]
     file = tmp_path / "new" / "bag" / ("bag.mcap" if storage == "mcap" else "bag.db3")
     for path in (tmp_path / "new" / "bag", file):
-        bag = open_sequence(path)
+        bag = open_recording(path)
         assert_same_frames(bag, source)
         assert bag.stamps == source.stamps
         assert bag.scenes == [0] * 5
@@ -145,12 +140,12 @@ def test_scenes_stay_scenes(tmp_path):
         (root / "calib_cam_to_cam" / f"{scene}.txt").write_text(
             f"P_rect_02: 30 0 16 3 0 30 10 0 0 0 1 0\nP_rect_03: 30 0 16 -{width} 0 30 10 0 0 0 1 0\n"
         )
-    source = open_sequence(tmp_path)
+    source = open_recording(tmp_path)
     create_bag(source, tmp_path / "bag", namespace="/car/front/")
-    bag = open_sequence(tmp_path / "bag")
+    bag = open_recording(tmp_path / "bag")
     assert bag.scenes == source.scenes == [0, 0, 1, 1]
     assert np.diff(bag.stamps).tolist() == np.diff(source.stamps).tolist()
-    assert [camera.baseline for camera in bag.cameras] == pytest.approx([35 / 30, 43 / 30])
+    assert [bag.camera(scene).baseline for scene in range(2)] == pytest.approx([35 / 30, 43 / 30])
     assert_same_frames(bag, source)
     assert bag.poses is None
     info = bag_info(tmp_path / "bag")
@@ -160,9 +155,9 @@ def test_scenes_stay_scenes(tmp_path):
 
 @pytest.mark.parametrize("name", ["kitti_odometry", "kitti2012"])
 def test_real_sequences_come_back_whole(real_data, tmp_path, name):
-    source = open_sequence(real_data(name))
+    source = open_recording(real_data(name))
     create_bag(source, tmp_path / "bag")
-    bag = open_sequence(tmp_path / "bag")
+    bag = open_recording(tmp_path / "bag")
     assert_same_frames(bag, source)
     assert list(bag.scenes) == list(source.scenes)
     assert np.diff(bag.stamps).tolist() == np.diff(source.stamps).tolist()
@@ -179,15 +174,15 @@ def test_real_sequences_come_back_whole(real_data, tmp_path, name):
 @settings(derandomize=True, deadline=None, max_examples=50)
 def test_a_rotation_is_its_quaternion(vector):
     rotation = cv2.Rodrigues(np.array(vector))[0]
-    quaternion = _quaternion(rotation)
+    quaternion = quaternion_of(rotation)
     assert np.linalg.norm(quaternion) == pytest.approx(1.0)
-    np.testing.assert_allclose(_rotation(quaternion), rotation, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(rotation_of(quaternion), rotation, rtol=0, atol=1e-12)
 
 
 def test_a_quaternion_turns_as_ros_says():
     # Yaw of 90 degrees: x to y.
     np.testing.assert_allclose(
-        _rotation(np.array([0.0, 0.0, 1.0, 1.0])) @ [1, 0, 0], [0, 1, 0], atol=1e-15
+        rotation_of(np.array([0.0, 0.0, 1.0, 1.0])) @ [1, 0, 0], [0, 1, 0], atol=1e-15
     )
 
 
@@ -208,7 +203,7 @@ def test_the_map_of_the_poses_has_its_z_up(tmp_path, storage):
     move, turn = transform.transform.translation, transform.transform.rotation
     # 30 m forward, 1 m to the right, 2 m down.
     assert (move.x, move.y, move.z) == (30.0, -1.0, -2.0)
-    axes = _rotation(np.array([turn.x, turn.y, turn.z, turn.w]))
+    axes = rotation_of(np.array([turn.x, turn.y, turn.z, turn.w]))
     np.testing.assert_allclose(axes @ [0, 0, 1], [1, 0, 0], atol=1e-15)
     np.testing.assert_allclose(axes @ [0, 1, 0], [0, 0, -1], atol=1e-15)
 
@@ -267,12 +262,8 @@ def test_ros_reads_the_messages_and_their_types_are_its_own(tmp_path):
     from rclpy.serialization import deserialize_message
     from sensor_msgs.msg import CameraInfo, Image
 
-    from dwarf_ros.ros.messages import (
-        camera_from_messages,
-        camera_info_messages,
-        image_from_message,
-        image_message,
-    )
+    from dwarf_ros.recordings.camera_messages import camera_from_messages, image_from_message
+    from dwarf_ros.ros.messages import camera_info_messages, image_message
 
     source = Source("mono16", count=1)
     create_bag(source, tmp_path / "bag")
@@ -336,8 +327,8 @@ def test_nothing_is_left_of_a_bag_that_could_not_be_finished(tmp_path, storage):
     [
         ({"count": 0}, {}, "no frames, expected at least one"),
         ({"first": 2**31 * S}, {}, "expected seconds in 31 bits"),
-        ({}, {"storage": "zip"}, "--storage: 'zip', expected mcap or sqlite3"),
-        ({}, {"namespace": "1st"}, "--namespace: '1st', expected a name"),
+        ({}, {"storage": "zip"}, "storage: 'zip', expected mcap or sqlite3"),
+        ({}, {"namespace": "1st"}, "namespace: '1st', expected a name"),
     ],
 )
 def test_what_cannot_be_written_is_said(tmp_path, change, arguments, message):
@@ -423,12 +414,12 @@ def test_a_recording_of_another_maker_is_read(tmp_path, storage):
     path = write_bag(tmp_path / "bag", recording(STAMPS, late=3 * MS), storage)
     bag = open_bag(path)
     assert bag.stamps == STAMPS
-    assert bag.cameras[0].baseline == pytest.approx(0.3)
+    assert bag.camera(0).baseline == pytest.approx(0.3)
     for index, stamp in enumerate(STAMPS):
         left, right, _ = bag.read(index)
         assert (left == stamp // MS % 251).all()
         assert (right == (stamp // MS + 3) % 251).all()
-    info = bag.info
+    info = bag_info(bag.path)
     topic = next(topic for topic in info.topics if topic.name == "/right/image_rect")
     assert topic.count == 6
     assert topic.rate_hz == pytest.approx(10.0)
@@ -450,13 +441,13 @@ def test_lost_frames_and_jumps_are_counted_and_part_scenes(tmp_path):
     assert bag.scenes == [0, 0, 0, 0, 1, 1, 2, 2]
     left, _, _ = bag.read(7)
     assert (left == stamps[8] // MS % 251).all()
-    topics = {topic.name: topic for topic in bag.info.topics}
+    topics = {topic.name: topic for topic in bag_info(bag.path).topics}
     assert topics["/left/image_rect"].jumps_back == 1
     assert topics["/left/image_rect"].long_gaps == 2
     assert topics["/left/image_rect"].longest_gap_s == pytest.approx(2.5)
     assert topics["/right/image_rect"].count == 8
-    assert bag.info.paired == 8
-    assert "1 images have no partner of the same time" in bag.info.notes
+    assert bag_info(bag.path).paired == 8
+    assert "1 images have no partner of the same time" in bag_info(bag.path).notes
 
 
 def test_a_new_calibration_begins_a_scene(tmp_path):
@@ -466,8 +457,8 @@ def test_a_new_calibration_begins_a_scene(tmp_path):
             messages[number] = (topic, log_time, camera_info(STAMPS[3], -12.0))
     bag = open_bag(write_bag(tmp_path / "bag", messages))
     assert bag.scenes == [0, 0, 0, 1, 1, 1]
-    assert [camera.baseline for camera in bag.cameras] == pytest.approx([0.3, 0.4])
-    assert bag.read(5)[2] == bag.cameras[1]
+    assert [bag.camera(scene).baseline for scene in range(2)] == pytest.approx([0.3, 0.4])
+    assert bag.read(5)[2] == bag.camera(1)
 
 
 BAYER = np.random.default_rng(0).integers(0, 256, (20, 32), np.uint8)
@@ -495,10 +486,10 @@ def test_encodings_are_those_of_the_live_node(tmp_path, encoding):
     np.testing.assert_array_equal(right, expected)
 
 
-def compressed(stamp: int, pixels: np.ndarray, kind: str = "png") -> Any:
+def compressed(stamp: int, pixels: np.ndarray, kind: str = "png", encoding: str = "bgr8") -> Any:
     data = cv2.imencode(f".{kind}", pixels)[1].reshape(-1)
     return STORE.types["sensor_msgs/msg/CompressedImage"](
-        header(stamp), f"bgr8; {kind} compressed bgr8", data
+        header(stamp), f"{encoding}; {kind} compressed {encoding}", data
     )
 
 
@@ -511,15 +502,31 @@ def test_compressed_images_are_read_but_not_for_the_node(tmp_path):
         for topic, log_time, message in recording(STAMPS[:1], prefix="/cam")
     ]
     path = write_bag(tmp_path / "bag", messages)
-    bag = open_sequence(path)
+    bag = open_recording(path)
     left, right, camera = bag.read(0)
     np.testing.assert_array_equal(left, bgr[..., ::-1])
     np.testing.assert_array_equal(right, bgr[..., ::-1])
     assert camera.baseline == pytest.approx(0.3)
-    assert bag.info.stereo.left_camera_info == "/cam/left/camera_info"
-    assert not bag.info.node_can_use
-    assert "images are compressed" in bag.info.notes[0]
-    assert "`dwarf play` only" in printed(bag.info)
+    assert bag_info(bag.path).stereo.left_camera_info == "/cam/left/camera_info"
+    assert not bag_info(bag.path).node_can_use
+    assert "images are compressed" in bag_info(bag.path).notes[0]
+    assert "`dwarf play` only" in printed(bag_info(bag.path))
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_compressed_bayer_image_is_read_in_color(tmp_path, pattern):
+    rgb = {"r": 200, "g": 120, "b": 40}
+    tile = np.array([rgb[color] for color in pattern], np.uint8).reshape(2, 2)
+    mosaic = compressed(STAMPS[0], np.tile(tile, (10, 16)), encoding=f"bayer_{pattern}8")
+    messages = [
+        (f"{topic}/compressed", log_time, mosaic)
+        if topic.endswith("image_rect")
+        else (topic, log_time, message)
+        for topic, log_time, message in recording(STAMPS[:1])
+    ]
+    left, right, _ = open_recording(write_bag(tmp_path / "bag", messages)).read(0)
+    assert left.shape == right.shape
+    np.testing.assert_array_equal(left[5, 5], (200, 120, 40))
 
 
 def test_names_can_be_given(tmp_path):
@@ -534,8 +541,8 @@ def test_names_can_be_given(tmp_path):
     remap["right/camera_info"] = "/other"
     bag = open_bag(path, remap=remap)
     assert bag.stamps == STAMPS
-    assert "-r right/camera_info:=/other" in printed(bag.info)
-    with pytest.raises(InputError, match="--remap: 'left/image', expected one of left/image_rect"):
+    assert "-r right/camera_info:=/other" in printed(bag_info(path, remap=remap))
+    with pytest.raises(InputError, match="remap: 'left/image', expected one of left/image_rect"):
         open_bag(path, remap={"left/image": "/a/mono"})
 
 
@@ -544,8 +551,8 @@ def test_of_several_cameras_one_is_chosen(tmp_path):
         tmp_path / "bag",
         [*recording(STAMPS[:2], prefix="/front"), *recording(STAMPS, prefix="/rear")],
     )
-    with pytest.raises(InputError, match=r"in 2 namespaces \(/front, /rear\).*--namespace"):
-        open_sequence(path)
+    with pytest.raises(InputError, match=r"in 2 namespaces \(/front, /rear\).*namespace"):
+        open_recording(path)
     assert "2 namespaces" in bag_info(path).problems[0]
     assert len(open_bag(path, namespace="rear")) == 6
     info = bag_info(path, namespace="/front")
@@ -612,7 +619,7 @@ def test_why_a_bag_cannot_be_used(tmp_path, case, storage):
     assert "cannot be used:" in text
     assert problem in text
     with pytest.raises(InputError) as raised:
-        open_sequence(path)
+        open_recording(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert problem in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -645,7 +652,7 @@ def test_unknown_types_beside_the_camera_do_no_harm(tmp_path):
             writer.write(connections[topic], log_time, STORE.serialize_cdr(message, kind))
     bag = open_bag(path)
     assert len(bag) == 6
-    assert "odd_msgs/msg/Odd" in printed(bag.info)
+    assert "odd_msgs/msg/Odd" in printed(bag_info(bag.path))
 
 
 def printed(info: BagInfo) -> str:
@@ -681,7 +688,10 @@ def test_poses_are_taken_whole_or_not_at_all(tmp_path):
     database.close()
     bag = open_bag(path)
     assert bag.poses is None
-    assert bag.info.notes[0] == "/tf has a pose for 4 of 5 frames, expected all: poses are not used"
+    assert (
+        bag_info(bag.path).notes[0]
+        == "/tf has a pose for 4 of 5 frames, expected all: poses are not used"
+    )
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -729,7 +739,7 @@ def write_without_index(path: Path, messages: list[tuple[str, int, Any]]) -> Pat
 def test_a_file_without_an_index_is_not_read_again_for_each_frame(tmp_path, monkeypatch):
     stamps = [START + 100 * MS * i for i in range(30)]
     path = write_without_index(tmp_path / "bag.mcap", recording(stamps, late=2 * MS))
-    bag = open_sequence(path)
+    bag = open_recording(path)
     assert bag.stamps == stamps
     scans = []
     scan = McapReader.messages_scan
@@ -780,7 +790,7 @@ def test_bags_are_told_from_folders(tmp_path):
     with pytest.raises(InputError, match="not a bag, expected a rosbag2 folder"):
         open_bag(tmp_path)
     with pytest.raises(InputError, match="no such bag"):
-        open_sequence(tmp_path / "none.mcap")
+        open_recording(tmp_path / "none.mcap")
     shutil.copy(tmp_path / "bag" / "bag.mcap", tmp_path / "bag" / "bag_1.mcap")
     with pytest.raises(InputError, match=r"no metadata\.yaml for its 2 files"):
         open_bag(tmp_path / "bag")
@@ -842,9 +852,9 @@ def test_pairs_are_those_of_the_same_frame(left_frames, right_frames, late_ms):
     right_frames = sorted(right_frames)
     left = [START + 100 * MS * frame for frame in left_frames]
     right = [START + 100 * MS * frame + late_ms * MS for frame in right_frames]
-    pairs = [(left_frames[i], right_frames[j]) for i, j in _pair(left, right)]
+    pairs = [(left_frames[i], right_frames[j]) for i, j in pair_stamps(left, right)]
     assert pairs == [(frame, frame) for frame in sorted({*left_frames} & {*right_frames})]
 
 
 def test_equal_stamps_pair_once():
-    assert _pair([1, 1, 100 * MS], [1, 100 * MS, 100 * MS]) == [(0, 0), (2, 1)]
+    assert pair_stamps([1, 1, 100 * MS], [1, 100 * MS, 100 * MS]) == [(0, 0), (2, 1)]

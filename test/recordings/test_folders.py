@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from dwarf_ros.formats import write_image
-from dwarf_ros.recordings.folders import FRAME_ID, open_sequence
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.folders import FRAME_ID
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError
 
@@ -71,7 +72,7 @@ def test_kitti_odometry(tmp_path):
     (tmp_path / "dataset" / "poses" / "07.txt").write_text(
         "".join(pose.format(x=0, z=i) for i in range(3))
     )
-    sequence = open_sequence(root)
+    sequence = open_recording(root)
     assert len(sequence) == 3
     assert sequence.stamps == [0, 103_622_400, 207_283_000]
     assert sequence.scenes == [0, 0, 0]
@@ -91,7 +92,7 @@ def test_kitti_odometry_without_times_goes_by_file_number(tmp_path):
     root = odometry(tmp_path, frames=5, colour=False, grey=True)
     for side in ("image_0", "image_1"):
         (root / side / "000002.png").unlink()
-    sequence = open_sequence(root)
+    sequence = open_recording(root)
     assert sequence.stamps == [0, 100 * MS, 300 * MS, 400 * MS]
     assert sequence.poses is None
     assert sequence[0].camera.baseline == pytest.approx(GREY_BASELINE)
@@ -104,7 +105,7 @@ def test_a_part_of_a_sequence_keeps_its_own_times_and_poses(tmp_path):
     for name in ("000000.png", "000003.png"):
         (root / "image_0" / name).unlink()
         (root / "image_1" / name).unlink()
-    sequence = open_sequence(root)
+    sequence = open_recording(root)
     assert sequence.stamps == [i * i * 125 * MS for i in (1, 2, 4, 5)]
     assert sequence.poses is not None
     assert sequence.poses[:, 2, 3].tolist() == [1, 2, 4, 5]
@@ -119,7 +120,7 @@ def test_kitti_raw_drive(tmp_path, cameras):
     (root / f"image_{cameras[0]}" / "timestamps.txt").write_text(
         "2011-09-26 13:02:59.964389445\n2011-09-26 13:03:00.067990\n2011-09-26 13:03:00.171\n"
     )
-    sequence = open_sequence(root)
+    sequence = open_recording(root)
     assert np.diff(sequence.stamps).tolist() == [103_600_555, 103_010_000]
     assert sequence[2].camera.baseline == pytest.approx(
         COLOUR_BASELINE if colour else GREY_BASELINE
@@ -130,15 +131,15 @@ def test_a_long_scene_has_frames_of_three_digits(tmp_path):
     names = [f"000000_{frame}.png" for frame in ("98", "99", "100")]
     write_pair(tmp_path, ("image_2", "image_3"), names, True)
     write_calibration(tmp_path / "calib" / "000000.txt")
-    sequence = open_sequence(tmp_path)
-    assert [file.name for file in sequence.left_files] == names
+    sequence = open_recording(tmp_path)
+    assert [file.name for file in [left for left, _ in sequence.files]] == names
     assert sequence.scenes == [0, 0, 0]
     assert set(np.diff(sequence.stamps)) == {100 * MS}
     # A time of day with a fraction of a second is no frame of a scene.
     (tmp_path / "times").mkdir()
     write_pair(tmp_path / "times", ("left", "right"), ["120000_000123.png"], True)
     write_calibration(tmp_path / "times" / "calib.txt")
-    assert len(open_sequence(tmp_path / "times")) == 1
+    assert len(open_recording(tmp_path / "times")) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,22 +162,22 @@ def test_kitti_scenes(tmp_path, folders, calibration, baseline):
         prefix = "P" if calibration == "calib" else "P_rect_0"
         write_calibration(root / calibration / f"{scene}.txt", prefix)
     for source in (tmp_path, root):
-        sequence = open_sequence(source)
+        sequence = open_recording(source)
         assert sequence.scenes == [0, 0, 0, 1, 1]
         steps = np.diff(sequence.stamps)
         assert steps[[0, 1, 3]].tolist() == [100 * MS, 100 * MS, 2000 * MS]
         assert steps[2] >= 10_000 * MS
         assert [frame.camera.width for frame in sequence] == [WIDTH] * 3 + [WIDTH + 2] * 2
         assert sequence[0].camera.baseline == pytest.approx(baseline)
-        assert [file.name for file in sequence.left_files[:3]] == names
+        assert [left.name for left, _ in sequence.files[:3]] == names
 
 
 def test_training_is_taken_before_testing(tmp_path):
     for part, scene in (("testing", "000001"), ("training", "000002")):
         write_pair(tmp_path / part, ("image_2", "image_3"), [f"{scene}_10.png"], True)
         write_calibration(tmp_path / part / "calib_cam_to_cam" / f"{scene}.txt", "P_rect_0")
-    assert open_sequence(tmp_path).left_files[0].name == "000002_10.png"
-    assert open_sequence(tmp_path / "testing").left_files[0].name == "000001_10.png"
+    assert open_recording(tmp_path).files[0][0].name == "000002_10.png"
+    assert open_recording(tmp_path / "testing").files[0][0].name == "000001_10.png"
 
 
 @pytest.mark.parametrize("folders", [("left", "right"), ("image_left", "image_right")])
@@ -189,8 +190,8 @@ def test_plain_folders_with_ros_calibrations(tmp_path, folders):
             "projection_matrix": {"rows": 3, "cols": 4, "data": matrix(tx)},
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(info))
-    sequence = open_sequence(tmp_path)
-    assert [file.name for file in sequence.left_files] == [
+    sequence = open_recording(tmp_path)
+    assert [file.name for file in [left for left, _ in sequence.files]] == [
         "frame1.bmp",
         "frame2.bmp",
         "frame10.bmp",
@@ -207,11 +208,11 @@ def test_plain_images_tell_which_pair_of_four_cameras_is_theirs(tmp_path, colour
     write_pair(tmp_path, ("left", "right"), numbered(1), colour)
     write_calibration(tmp_path / "calib.txt")
     expected = COLOUR_BASELINE if colour else GREY_BASELINE
-    assert open_sequence(tmp_path)[0].camera.baseline == pytest.approx(expected)
+    assert open_recording(tmp_path)[0].camera.baseline == pytest.approx(expected)
 
 
 def test_images_are_read_when_they_are_asked_for(tmp_path):
-    sequence = open_sequence(odometry(tmp_path))
+    sequence = open_recording(odometry(tmp_path))
     broken = tmp_path / "image_3" / "000001.png"
     broken.write_bytes(broken.read_bytes()[:-40])
     assert sequence[0].stamp == 0
@@ -227,7 +228,7 @@ def test_files_that_are_no_images_are_passed_over(tmp_path):
     (root / "image_2" / ".DS_Store").write_text("x")
     (root / "image_2" / "._000000.png").write_text("x")
     (root / "image_3" / "notes.txt").write_text("x")
-    assert len(open_sequence(root)) == 3
+    assert len(open_recording(root)) == 3
 
 
 def remove_last_right(root: Path) -> None:
@@ -296,10 +297,10 @@ FAULTS = [
 @pytest.mark.parametrize(("damage", "expected"), FAULTS, ids=[fault[1] for fault in FAULTS])
 def test_a_fault_is_one_line_that_names_the_file(tmp_path, damage, expected):
     root = plain(tmp_path / "drive")
-    assert len(open_sequence(root)) == 3
+    assert len(open_recording(root)) == 3
     damage(root)
     with pytest.raises(InputError, match=expected) as raised:
-        open_sequence(root)
+        open_recording(root)
     assert str(raised.value).startswith(str(root))
     assert "\n" not in str(raised.value)
 
@@ -313,31 +314,31 @@ def test_a_source_that_is_no_folder_of_images(tmp_path):
         ("empty", "empty: empty folder, expected a KITTI odometry sequence"),
     ):
         with pytest.raises(InputError, match=expected):
-            open_sequence(tmp_path / name)
+            open_recording(tmp_path / name)
 
 
 def test_a_raw_drive_without_its_calibration_says_where_it_belongs(tmp_path):
     root = tmp_path / "2011_09_26" / "2011_09_26_drive_0001_sync"
     write_pair(root, ("image_02/data", "image_03/data"), numbered(1, 10), True)
     with pytest.raises(InputError, match=r"expected .*/2011_09_26/calib_cam_to_cam\.txt"):
-        open_sequence(root)
+        open_recording(root)
     write_calibration(root.parent / "calib_cam_to_cam.txt", "P_rect_0")
     (root / "image_02" / "timestamps.txt").write_text("yesterday\n")
     with pytest.raises(InputError, match=r"timestamps\.txt: line 1 is 'yesterday'"):
-        open_sequence(root)
+        open_recording(root)
 
 
 def test_a_scene_without_its_calibration_says_where_it_belongs(tmp_path):
     write_pair(tmp_path, ("image_2", "image_3"), ["000007_10.png"], True)
     with pytest.raises(InputError, match=r"scene 000007, expected .*calib_cam_to_cam/000007\.txt"):
-        open_sequence(tmp_path)
+        open_recording(tmp_path)
 
 
 def test_images_that_do_not_belong_together(tmp_path):
     root = plain(tmp_path)
     write_image(root / "right" / "000000.png", image(0, True, width=WIDTH - 1))
     write_image(root / "right" / "000001.png", image(0, False))
-    sequence = open_sequence(root)
+    sequence = open_recording(root)
     with pytest.raises(
         InputError, match=r"right/000000\.png: image is 23 x 16 px, expected 24 x 16"
     ):
@@ -357,13 +358,13 @@ def test_a_calibration_for_another_size_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"calib\.txt: .* 1242 x 375 px, but the images are 24 x 16"
     ):
-        open_sequence(root)[0]
+        open_recording(root)[0]
 
 
 def test_a_procedural_drive_comes_back_as_it_was_written(tmp_path):
     drive = ProceduralDrive(seed=3, frames=3, width=96, height=64, rate=15.0)
     write_drive(drive, tmp_path / "drive")
-    sequence = open_sequence(tmp_path / "drive")
+    sequence = open_recording(tmp_path / "drive")
     assert list(sequence.stamps) == list(drive.stamps)
     for index in range(3):
         read, made = sequence[index], drive[index]
@@ -376,7 +377,7 @@ def test_a_procedural_drive_comes_back_as_it_was_written(tmp_path):
 
 
 def test_real_odometry(real_data):
-    sequence = open_sequence(real_data("kitti_odometry"))
+    sequence = open_recording(real_data("kitti_odometry"))
     assert len(sequence) == 12
     assert set(np.diff(sequence.stamps)) == {100 * MS}
     left, right, camera = sequence.read(11)
@@ -405,8 +406,8 @@ def test_real_odometry(real_data):
     ],
 )
 def test_real_scenes(real_data, name, names, scenes, shapes):
-    sequence = open_sequence(real_data(name))
-    assert [file.stem for file in sequence.left_files] == names
+    sequence = open_recording(real_data(name))
+    assert sequence.names == names
     assert sequence.scenes == scenes
     firsts = [scenes.index(scene) for scene in sorted(set(scenes))]
     assert [sequence.read(index)[0].shape for index in firsts] == shapes

@@ -32,8 +32,7 @@ from visualization_msgs.msg import MarkerArray
 
 from dwarf_ros.estimators.classical import ClassicalEstimator
 from dwarf_ros.network.weights import FORMAT, FORMAT_VERSION
-from dwarf_ros.recordings import camera_messages
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import camera_messages, open_recording
 from dwarf_ros.ros import messages, parameters, worker
 from dwarf_ros.ros.inputs import Received
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
@@ -497,7 +496,7 @@ def test_diagnostics_count_pairs_and_name_estimator_and_engine(start_node, rig):
 
 def sustained_rate_hz(source: Path) -> float:
     """2 Hz, or less where this machine is too slow or too busy for it just now."""
-    sequence = open_sequence(source)
+    sequence = open_recording(source)
     estimator = ClassicalEstimator()
     frames = [sequence[i] for i in range(4)]
     times = []
@@ -537,7 +536,7 @@ def test_every_pair_of_a_real_drive_is_answered_at_2_hz(real_data, start_node, r
     assert len(stamps) == 12
     assert [stamp_of(d) for d in disparities] == stamps[1:]
     assert {(d.image.height, d.image.width) for d in disparities} == {
-        open_sequence(source)[0].left.shape[:2]
+        open_recording(source)[0].left.shape[:2]
     }
     assert disparities[0].t == pytest.approx(379.8145 / 707.0912)
 

@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dwarf_ros.geometry import points_from_depth, scene_flow_points
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import open_recording
 from dwarf_ros.synthetic import drives as procedural
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, StereoFrame
@@ -365,7 +365,7 @@ def test_textures_fade_to_their_mean():
 def test_written_drive_is_read_back(tmp_path):
     drive = ProceduralDrive(4, frames=3, width=80, height=48, baseline=0.3)
     write_drive(drive, tmp_path / "drive")
-    sequence = open_sequence(tmp_path / "drive")
+    sequence = open_recording(tmp_path / "drive")
     assert len(sequence) == 3
     assert list(sequence.stamps) == drive.stamps
     np.testing.assert_allclose(sequence.poses, drive.poses, atol=1e-9)

@@ -11,10 +11,11 @@ import pytest
 
 from dwarf_ros.formats import write_disparity_png, write_flow_png
 from dwarf_ros.geometry import disparity_from_depth, rigid_scene_flow
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import SceneFlow, StereoCamera
-from dwarf_ros.viewing.results import FOLDERS, Result
+from dwarf_ros.viewing.results import Result
 
 CAMERA = StereoCamera(fx=200, fy=200, cx=80, cy=40, cx_right=80, baseline=0.5, width=160, height=80)
 STAMP = 1_700_000_000_000_000_000
@@ -59,7 +60,7 @@ def drive(tmp_path_factory) -> Path:
 def prediction(tmp_path, drive) -> Path:
     """Results of the drive's first two frames, as dwarf predict writes them."""
     folder = tmp_path / "results"
-    for name in FOLDERS:
+    for name in RESULT_FOLDERS:
         (folder / name).mkdir(parents=True)
     flow = np.zeros((96, 192, 2), dtype=np.float32)
     for name in ("000000", "000001"):

@@ -12,7 +12,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from dwarf_ros.types import InputError
-from dwarf_ros.viewing.results import Result, open_results
+from dwarf_ros.viewing.results import Result
+from dwarf_ros.viewing.sources import open_results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TYPE = "dwarf_ros/msg/SceneFlow"
@@ -130,7 +131,7 @@ def test_several_nodes_are_chosen_from_by_namespace(record):
 
 def test_ground_truth_is_for_what_is_estimated_here(record, tmp_path):
     bag, _ = record("MCAP", "")
-    with pytest.raises(InputError, match="--estimator"):
+    with pytest.raises(InputError, match="name of an estimator"):
         open_results(bag, ground_truth=tmp_path)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.formats import write_disparity_png, write_image
-from dwarf_ros.recordings.bag import create_bag
-from dwarf_ros.recordings.folders import open_sequence
+from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.write import create_bag
 from dwarf_ros.types import InputError
-from dwarf_ros.viewing.results import open_results
+from dwarf_ros.viewing.sources import open_results
 
 CLASSICAL = choose_estimator("classical")
 
@@ -26,7 +26,7 @@ def test_every_two_consecutive_frames_are_estimated_when_they_are_asked_for(driv
     results = open_results(drive, choice=CLASSICAL)
     assert list(results.names) == ["000000", "000001", "000002"]
     for index, result in enumerate(results):
-        frame = open_sequence(drive)[index]
+        frame = open_recording(drive)[index]
         assert np.array_equal(result.left, frame.left)
         assert result.scene_flow.stamp == frame.stamp
         assert result.scene_flow.dt == pytest.approx(0.1)
@@ -46,7 +46,7 @@ def test_a_frame_that_is_not_there_is_one_line(drive, name):
 
 
 def test_a_bag_is_estimated_as_its_images_are(drive, tmp_path):
-    create_bag(open_sequence(drive), tmp_path / "bag", "mcap", "")
+    create_bag(open_recording(drive), tmp_path / "bag", "mcap", "")
     from_bag = open_results(tmp_path / "bag", choice=CLASSICAL).read(1)
     from_files = open_results(drive, choice=CLASSICAL).read(1)
     assert np.array_equal(from_bag.left, from_files.left)
@@ -68,7 +68,7 @@ def test_a_folder_of_results_is_read_as_it_is(prediction):
 
 def test_its_images_add_camera_and_time(prediction, drive):
     result = open_results(prediction, images=drive).read(1)
-    frame = open_sequence(drive)[1]
+    frame = open_recording(drive)[1]
     assert np.array_equal(result.left, frame.left)
     assert result.scene_flow.camera == frame.camera
     assert result.scene_flow.dt == pytest.approx(0.1)
@@ -93,8 +93,8 @@ def test_wrong_input_is_one_line_that_names_it(prediction, drive, tmp_path):
         return one_line(error)
 
     assert "nowhere" in said(tmp_path / "nowhere")
-    assert "--images" in said(drive, images=drive)
-    assert "two consecutive" in said(write_single_frame(tmp_path / "single"))
+    assert "images" in said(drive, images=drive)
+    assert "two of one scene" in said(write_single_frame(tmp_path / "single"))
     (tmp_path / "few").mkdir()
     write_single_frame(tmp_path / "few" / "images")
     assert "000001.png" in said(prediction, images=tmp_path / "few" / "images")

@@ -1,0 +1,211 @@
+"""Writing rosbag2 bags without ROS."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dwarf_ros.recordings.bag.storage import MESSAGE_TYPES, TF_TOPIC, typestore
+from dwarf_ros.recordings.bag.topics import namespace_prefix
+from dwarf_ros.recordings.bag.transforms import MAP_FROM_OPTICAL, quaternion_of
+from dwarf_ros.recordings.camera_messages import CameraInfoFields, camera_info_fields
+from dwarf_ros.recordings.recording import Recording
+from dwarf_ros.types import InputError, as_rgb8
+
+_SIDES = ("left", "right")
+_MAP = "map"
+
+# A source without a date counts from 0, which ROS takes for "no time" and from which nothing can be subtracted.
+_UNDATED_BELOW = 1_000_000_000_000
+_STAMP_LIMIT = 2**31 * 1_000_000_000
+
+
+def create_bag(
+    sequence: Recording,
+    out: Path,
+    storage: Literal["mcap", "sqlite3"] = "mcap",
+    namespace: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a stereo sequence as a rosbag2 folder, as if two cameras had been recorded.
+
+    In the namespace: left/image_rect and right/image_rect (mono8, mono16 or rgb8 as the source; 16-bit colour becomes
+    rgb8), left/camera_info and right/camera_info. All headers carry the frame of the left camera. Where there are poses, /tf
+    has map -> that frame at each frame's stamp; the map's x points forward, its z up (REP-103) from the first pose's
+    world. tf rather than a path: its size grows with the frames, not with their square, and a cloud in the camera's
+    frame is seen in the map without more. Messages are timed by their stamps, which are the sequence's; times from the
+    first 1000 s of the epoch are no dates and are moved on by 1000 s.
+
+    Args:
+        sequence: at least one frame.
+        out: folder to make; it is written beside and renamed, and must not exist.
+        storage: file format.
+        namespace: of the four topics, such as "stereo".
+        progress: called after each frame with the number of frames done and in all.
+
+    Raises:
+        InputError: the folder exists or cannot be written, the namespace is no name, rosbags is not installed, or a frame of
+            the sequence cannot be read.
+    """
+    if storage not in ("mcap", "sqlite3"):
+        raise InputError(f"storage: {storage!r}, expected mcap or sqlite3")
+    prefix = namespace_prefix(namespace)
+    out = Path.cwd() / out
+    if out.exists() or out.is_symlink():
+        raise InputError(f"{out}: exists already, expected the name of a bag to make")
+    # The library gives SQLite the path as a URI.
+    if storage == "sqlite3" and (forbidden := re.search("[?#%]", str(out))):
+        raise InputError(f"{out}: has {forbidden[0]!r}, expected a path without ? # % for sqlite3")
+    if not len(sequence):
+        raise InputError(f"{out}: the source has no frames, expected at least one to write")
+    store = typestore()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise _write_error(out, error) from None
+    try:
+        # The files inside are named after the folder, so that it must have its name from the start.
+        _write_bag(sequence, beside / out.name, storage, prefix, store, progress)
+        (beside / out.name).rename(out)
+    except InputError:
+        raise
+    # Of SQLite and of the library, whose errors have no common base.
+    except Exception as error:
+        raise _write_error(out, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_error(out: Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or error
+    return InputError(f"{out}: {reason}, expected a folder that can be written")
+
+
+def _write_bag(
+    sequence: Recording,
+    folder: Path,
+    storage: str,
+    prefix: str,
+    store: Any,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    stamps, poses = sequence.stamps, sequence.poses
+    shift = _UNDATED_BELOW if stamps[0] < _UNDATED_BELOW else 0
+    for stamp in (stamps[0] + shift, stamps[-1] + shift):
+        if not 0 <= stamp < _STAMP_LIMIT:
+            raise InputError(f"{folder.name}: time {stamp} ns, expected seconds in 31 bits")
+    encode = _Encoder(store, sequence.frame_id)
+    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+    # 9 is the version that ROS 2 Jazzy writes.
+    with Writer(folder, version=9, storage_plugin=plugin) as writer:
+
+        def add(topic: str, kind: str) -> Any:
+            return writer.add_connection(
+                topic, MESSAGE_TYPES[kind], typestore=store, offered_qos_profiles=[_qos()]
+            )
+
+        infos = [add(f"{prefix}/{side}/camera_info", "camera_info") for side in _SIDES]
+        images = [add(f"{prefix}/{side}/image_rect", "image") for side in _SIDES]
+        transforms = add(TF_TOPIC, "tf") if poses is not None else None
+        for index in range(len(sequence)):
+            left, right, camera = sequence.read(index)
+            stamp = stamps[index] + shift
+            for connection, fields in zip(infos, camera_info_fields(camera), strict=True):
+                writer.write(connection, stamp, encode.camera_info(fields, stamp))
+            for connection, image in zip(images, (left, right), strict=True):
+                writer.write(connection, stamp, encode.image(image, stamp))
+            if poses is not None and transforms is not None:
+                writer.write(transforms, stamp, encode.transform(poses[index], stamp))
+            if progress is not None:
+                progress(index + 1, len(sequence))
+
+
+def _qos() -> Any:
+    """Reliable and volatile, the last 10 kept, no deadlines: as the player offers, and as ros2 bag records it."""
+    from rosbags import interfaces as rosbags
+
+    forever = rosbags.QosTime(9_223_372_036, 854_775_807)
+    return rosbags.Qos(
+        history=rosbags.QosHistory.KEEP_LAST,
+        depth=10,
+        reliability=rosbags.QosReliability.RELIABLE,
+        durability=rosbags.QosDurability.VOLATILE,
+        deadline=forever,
+        lifespan=forever,
+        liveliness=rosbags.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=forever,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """Arrays to serialised messages."""
+
+    store: Any
+    frame_id: str
+
+    def _header(self, stamp: int, frame_id: str) -> Any:
+        types = self.store.types
+        time = types["builtin_interfaces/msg/Time"](*divmod(stamp, 1_000_000_000))
+        return types["std_msgs/msg/Header"](time, frame_id)
+
+    def _serialise(self, kind: str, **fields: Any) -> bytes | memoryview:
+        message = self.store.types[MESSAGE_TYPES[kind]](**fields)
+        return self.store.serialize_cdr(message, MESSAGE_TYPES[kind])
+
+    def image(self, image: np.ndarray, stamp: int) -> bytes | memoryview:
+        if image.ndim == 3:
+            image = as_rgb8(image)
+        encoding = "rgb8" if image.ndim == 3 else f"mono{8 * image.itemsize}"
+        return self._serialise(
+            "image",
+            header=self._header(stamp, self.frame_id),
+            height=image.shape[0],
+            width=image.shape[1],
+            encoding=encoding,
+            is_bigendian=int(sys.byteorder == "big"),
+            step=image[0].nbytes,
+            data=np.ascontiguousarray(image).reshape(-1).view(np.uint8),
+        )
+
+    def camera_info(self, fields: CameraInfoFields, stamp: int) -> bytes | memoryview:
+        region = self.store.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        return self._serialise(
+            "camera_info",
+            header=self._header(stamp, self.frame_id),
+            width=fields.width,
+            height=fields.height,
+            distortion_model=fields.distortion_model,
+            d=np.array(fields.d),
+            k=np.array(fields.k),
+            r=np.array(fields.r),
+            p=np.array(fields.p),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
+
+    def transform(self, pose: np.ndarray, stamp: int) -> bytes | memoryview:
+        in_map = MAP_FROM_OPTICAL @ pose
+        types = self.store.types
+        transform = types["geometry_msgs/msg/TransformStamped"](
+            self._header(stamp, _MAP),
+            self.frame_id,
+            types["geometry_msgs/msg/Transform"](
+                types["geometry_msgs/msg/Vector3"](*in_map[:3, 3].tolist()),
+                types["geometry_msgs/msg/Quaternion"](*quaternion_of(in_map[:3, :3]).tolist()),
+            ),
+        )
+        return self._serialise("tf", transforms=[transform])
