@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dwarf_ros.evaluation.kitti.rules import evaluate_folder
+from dwarf_ros.evaluation.kitti.folder import evaluate_folder
 from dwarf_ros.formats import write_disparity_png, write_flow_png, write_image
 
 IMAGES = 200
@@ -36,7 +36,7 @@ def main() -> int:
             for number in range(int(file.stem[:6]) + DISTINCT, IMAGES, DISTINCT):
                 os.link(file, file.with_name(f"{number:06d}_10.png"))
         start = time.perf_counter()
-        evaluation = evaluate_folder(results, truth, processes=processes)
+        evaluation = evaluate_folder(results, truth, workers=str(processes))
         seconds = time.perf_counter() - start
     child = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,13 +1,14 @@
-"""Error measures of disparity, optical flow and 3D scene flow: numbers from arrays, no files.
+"""Error measures of disparity, optical flow and 3D scene flow.
 
-Unknown is NaN in every array. What is counted can be added up (`a + b`), so figures over many images are pooled over all
-their pixels instead of being averages of averages.
+NaN means unknown in all arrays. Counts and sums can be added (`a + b`), so that figures over many images are pooled over all
+pixels instead of being averages of averages.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,8 +18,23 @@ from dwarf_ros.types import InputError
 OUTLIER_PX = 3.0
 OUTLIER_RELATIVE = 0.05
 
-# Added to the true motion, m, before dividing by it, as in PointPWC-Net's evaluation.
+# Added to the true motion, m, before dividing by it, as PointPWC-Net's evaluation does.
 _MOTION_FLOOR = 1e-4
+
+
+class Additive:
+    """Base of dataclasses of counts and sums: `a + b` adds them field by field, and dicts key by key."""
+
+    def __add__(self, other: Self) -> Self:
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return type(self)(*(add(getattr(self, name), getattr(other, name)) for name in names))
+
+
+def add(a: Any, b: Any) -> Any:
+    """Sum of two values, or of two dicts key by key; a key that only one of them has keeps its value."""
+    if isinstance(a, dict):
+        return {**a, **{key: add(a[key], value) if key in a else value for key, value in b.items()}}
+    return a + b
 
 
 def disparity_error(estimate: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
@@ -97,15 +113,15 @@ def flow_outliers(estimate: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class PixelErrors:
-    """Errors in px, summed up; two of them can be added.
+class PixelErrors(Additive):
+    """Sums of errors in px; two of them can be added.
 
     Attributes:
         total: sum of all errors, px.
         over_1, over_3, over_5: pixels with an error above 1, 3 and 5 px.
         outliers: pixels that are outliers by KITTI's rule (> 3 px and > 5 %).
         pixels: pixels where both the estimate and the ground truth are known.
-        missing: pixels where only the ground truth is known; they are in none of the numbers above.
+        missing: pixels where only the ground truth is known; not included in the other fields.
     """
 
     total: float = 0.0
@@ -116,42 +132,39 @@ class PixelErrors:
     pixels: int = 0
     missing: int = 0
 
-    def __add__(self, other: PixelErrors) -> PixelErrors:
-        return PixelErrors(*_sums(self, other))
-
     @property
     def mean(self) -> float:
-        """Mean error, px; NaN where nothing was counted."""
+        """Mean error, px; NaN if nothing was counted."""
         return _ratio(self.total, self.pixels)
 
     @property
     def rate_1(self) -> float:
-        """Per cent of pixels with an error above 1 px; NaN where nothing was counted."""
+        """Per cent of pixels with an error above 1 px; NaN if nothing was counted."""
         return 100 * _ratio(self.over_1, self.pixels)
 
     @property
     def rate_3(self) -> float:
-        """Per cent of pixels with an error above 3 px; NaN where nothing was counted."""
+        """Per cent of pixels with an error above 3 px; NaN if nothing was counted."""
         return 100 * _ratio(self.over_3, self.pixels)
 
     @property
     def rate_5(self) -> float:
-        """Per cent of pixels with an error above 5 px; NaN where nothing was counted."""
+        """Per cent of pixels with an error above 5 px; NaN if nothing was counted."""
         return 100 * _ratio(self.over_5, self.pixels)
 
     @property
     def outlier_rate(self) -> float:
-        """Per cent of KITTI outliers; NaN where nothing was counted."""
+        """Per cent of KITTI outliers; NaN if nothing was counted."""
         return 100 * _ratio(self.outliers, self.pixels)
 
     @property
     def density(self) -> float:
-        """Per cent of the known ground truth that the estimate answers; NaN where there is none."""
+        """Per cent of the pixels with ground truth that have an estimate; NaN if there are none."""
         return 100 * _ratio(self.pixels, self.pixels + self.missing)
 
 
 def disparity_errors(estimate: np.ndarray, ground_truth: np.ndarray) -> PixelErrors:
-    """Sum up the errors of a disparity map: float32, one shape, px, NaN where unknown.
+    """Sum the errors of a disparity map: float32, one shape, px, NaN where unknown.
 
     Raises:
         InputError: the shapes differ.
@@ -161,7 +174,7 @@ def disparity_errors(estimate: np.ndarray, ground_truth: np.ndarray) -> PixelErr
 
 
 def flow_errors(estimate: np.ndarray, ground_truth: np.ndarray) -> PixelErrors:
-    """Sum up the end-point errors of optical flow: float32 ... x 2, one shape, px, NaN where unknown.
+    """Sum the end-point errors of optical flow: float32 ... x 2, one shape, px, NaN where unknown.
 
     Raises:
         InputError: the shapes differ.
@@ -171,11 +184,11 @@ def flow_errors(estimate: np.ndarray, ground_truth: np.ndarray) -> PixelErrors:
 
 
 @dataclass(frozen=True)
-class MotionErrors:
-    """Errors of 3D motion, summed up; two of them can be added.
+class MotionErrors(Additive):
+    """Sums of errors of 3D motion; two of them can be added.
 
-    The measures are those of FlowNet3D (Liu, Qi and Guibas, CVPR 2019) and PointPWC-Net (Wu et al., ECCV 2020), pooled
-    over points where they average over scenes of equally many points.
+    The measures are those of FlowNet3D (Liu, Qi and Guibas, CVPR 2019) and PointPWC-Net (Wu et al., ECCV 2020), but pooled
+    over points instead of averaged over scenes.
 
     Attributes:
         total: sum of all 3D end-point errors, m.
@@ -191,32 +204,29 @@ class MotionErrors:
     outliers: int = 0
     points: int = 0
 
-    def __add__(self, other: MotionErrors) -> MotionErrors:
-        return MotionErrors(*_sums(self, other))
-
     @property
     def mean(self) -> float:
-        """Mean 3D end-point error (EPE3D), m; NaN where nothing was counted."""
+        """Mean 3D end-point error (EPE3D), m; NaN if nothing was counted."""
         return _ratio(self.total, self.points)
 
     @property
     def accuracy_strict(self) -> float:
-        """Per cent of points below 0.05 m or 5 %; NaN where nothing was counted."""
+        """Per cent of points below 0.05 m or 5 %; NaN if nothing was counted."""
         return 100 * _ratio(self.strict, self.points)
 
     @property
     def accuracy_relaxed(self) -> float:
-        """Per cent of points below 0.1 m or 10 %; NaN where nothing was counted."""
+        """Per cent of points below 0.1 m or 10 %; NaN if nothing was counted."""
         return 100 * _ratio(self.relaxed, self.points)
 
     @property
     def outlier_rate(self) -> float:
-        """Per cent of points above 0.3 m or 10 %; NaN where nothing was counted."""
+        """Per cent of points above 0.3 m or 10 %; NaN if nothing was counted."""
         return 100 * _ratio(self.outliers, self.points)
 
 
 def motion_errors(estimate: np.ndarray, ground_truth: np.ndarray) -> MotionErrors:
-    """Sum up the errors of 3D motion.
+    """Sum the errors of 3D motion.
 
     Args:
         estimate: displacement of each point from one frame to the other, float32 ... x 3, m; NaN where unknown.
@@ -240,11 +250,11 @@ def motion_errors(estimate: np.ndarray, ground_truth: np.ndarray) -> MotionError
 
 @dataclass(frozen=True)
 class BandErrors:
-    """Errors summed up by bands of another quantity, such as the distance; two of the same bands can be added.
+    """Sums of errors by bands of another quantity, such as distance; two with the same bands can be added.
 
     Attributes:
-        edges: where the bands begin and end, rising, one more than there are bands; the last may be infinite. A band
-            holds its lower edge.
+        edges: limits of the bands, rising, one more than there are bands; the last may be infinite. A band includes its lower
+            edge.
         total: sum of the errors in each band.
         outliers: outliers in each band.
         pixels: pixels counted in each band.
@@ -256,24 +266,21 @@ class BandErrors:
     pixels: tuple[int, ...]
 
     def __add__(self, other: BandErrors) -> BandErrors:
-        def added(a: tuple, b: tuple) -> tuple:
-            return tuple(x + y for x, y in zip(a, b, strict=True))
+        pairs = zip(self._sums(), other._sums(), strict=True)
+        sums = (tuple(x + y for x, y in zip(a, b, strict=True)) for a, b in pairs)
+        return BandErrors(self.edges, *sums)
 
-        return BandErrors(
-            self.edges,
-            added(self.total, other.total),
-            added(self.outliers, other.outliers),
-            added(self.pixels, other.pixels),
-        )
+    def _sums(self) -> tuple[tuple, tuple, tuple]:
+        return self.total, self.outliers, self.pixels
 
     @property
     def means(self) -> tuple[float, ...]:
-        """Mean error of each band; NaN where nothing was counted."""
+        """Mean error of each band; NaN if nothing was counted."""
         return tuple(map(_ratio, self.total, self.pixels))
 
     @property
     def outlier_rates(self) -> tuple[float, ...]:
-        """Per cent of outliers in each band; NaN where nothing was counted."""
+        """Per cent of outliers in each band; NaN if nothing was counted."""
         return tuple(
             100 * _ratio(*counts) for counts in zip(self.outliers, self.pixels, strict=True)
         )
@@ -282,13 +289,13 @@ class BandErrors:
 def errors_by_band(
     error: np.ndarray, outlier: np.ndarray, quantity: np.ndarray, edges: tuple[float, ...]
 ) -> BandErrors:
-    """Sum up errors by bands of a quantity.
+    """Sum errors by bands of a quantity.
 
     Args:
         error: float32, any shape, px or m; NaN where unknown.
         outlier: bool, the same shape.
-        quantity: float32, the same shape, what the edges speak of; NaN where unknown.
-        edges: of the bands, rising; what lies outside them is not counted.
+        quantity: float32, the same shape, in the unit of the edges; NaN where unknown.
+        edges: of the bands, rising; values outside are not counted.
     """
     bands = len(edges) - 1
     band = np.searchsorted(np.array(edges), quantity, side="right") - 1
@@ -322,8 +329,8 @@ def motion_outliers(estimate: np.ndarray, ground_truth: np.ndarray) -> np.ndarra
 def _outliers(error: np.ndarray, true_magnitude: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = error / true_magnitude
-    # The development kit divides in single precision and compares with the double 0.05, which lies just below its
-    # single-precision neighbour: an error of exactly 5 % is an outlier there.
+    # The development kit divides in single precision and compares with the double 0.05, which is just below its
+    # single-precision neighbor: an error of exactly 5 % is an outlier there.
     outlier = (error > OUTLIER_PX) & (relative >= np.float32(OUTLIER_RELATIVE))
     return outlier | (np.isnan(error) & ~np.isnan(true_magnitude))
 
@@ -349,10 +356,6 @@ def _check_shapes(estimate: np.ndarray, ground_truth: np.ndarray, what: str) -> 
         raise InputError(
             f"{what}: estimate has shape {estimate.shape} but the ground truth {ground_truth.shape}, expected one shape"
         )
-
-
-def _sums(a: PixelErrors | MotionErrors, b: PixelErrors | MotionErrors) -> list:
-    return [getattr(a, field.name) + getattr(b, field.name) for field in fields(a)]
 
 
 def _ratio(part: float, whole: int) -> float:

@@ -1,4 +1,4 @@
-"""Evaluation of a stereo recording: every pair of frames answered and judged, with or without ground truth.
+"""RecordingEvaluation of a stereo recording: every pair of frames answered and judged, with or without ground truth.
 
 The answers are the estimator's, computed here and now, or those that somebody recorded; each answer is for the earlier
 frame of its pair. Figures are pooled over all pixels of all pairs, and the memory needed does not grow with their number.
@@ -23,9 +23,10 @@ from dwarf_ros.evaluation.consistency import (
     motion_between,
 )
 from dwarf_ros.evaluation.kitti.rules import MEASURES as KITTI_MEASURES
-from dwarf_ros.evaluation.kitti.rules import REGIONS, Counts, OutlierCounts, evaluate_maps
+from dwarf_ros.evaluation.kitti.rules import Counts, evaluate_maps
 from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.metrics import (
+    Additive,
     MotionErrors,
     PixelErrors,
     disparity_errors,
@@ -34,6 +35,7 @@ from dwarf_ros.metrics import (
 )
 from dwarf_ros.progress import show_progress
 from dwarf_ros.recordings import Recording, open_recording
+from dwarf_ros.recordings.kitti_layout import REGIONS
 from dwarf_ros.recordings.truth import TruthFolder, open_truth
 from dwarf_ros.samples import Maps, SampleTruth, make_sample
 from dwarf_ros.types import InputError, SceneFlow
@@ -80,7 +82,7 @@ def difference_between(one: SceneFlow, other: SceneFlow) -> Difference:
 
 
 @dataclass(frozen=True)
-class Errors:
+class PairErrors(Additive):
     """Everything that is counted of one pair or more; two of them can be added.
 
     Attributes:
@@ -101,30 +103,10 @@ class Errors:
     motion: MotionErrors = field(default_factory=MotionErrors)
     live: Difference = Difference()
 
-    def __add__(self, other: Errors) -> Errors:
-        outliers: Counts = {}
-        for counts in (self.outliers, other.outliers):
-            for measure, regions in counts.items():
-                pooled = outliers.setdefault(measure, {})
-                for region, count in regions.items():
-                    pooled[region] = pooled.get(region, OutlierCounts()) + count
-        end_points = dict(self.end_points)
-        for measure, errors in other.end_points.items():
-            end_points[measure] = end_points.get(measure, PixelErrors()) + errors
-        return Errors(
-            self.pixels + other.pixels,
-            self.valid + other.valid,
-            self.consistency + other.consistency,
-            outliers,
-            end_points,
-            self.motion + other.motion,
-            self.live + other.live,
-        )
-
 
 @dataclass(frozen=True)
-class Measure:
-    """A figure of `Errors`.
+class Metric:
+    """A figure of `PairErrors`.
 
     Attributes:
         key: its name in JSON and CSV, unit included.
@@ -136,83 +118,83 @@ class Measure:
     key: str
     label: str
     unit: str
-    of: Callable[[Errors], float | None]
+    of: Callable[[PairErrors], float | None]
 
 
-def _rigid_scene_measures(
-    name: str, words: str, part: Callable[[Errors], RigidSceneErrors]
-) -> list[Measure]:
+def _rigid_scene_metrics(
+    name: str, words: str, part: Callable[[PairErrors], RigidSceneErrors]
+) -> list[Metric]:
     return [
-        Measure(f"{name}_flow_median_px", f"{words}, flow: median", "px", lambda e: part(e).flow.median),
-        Measure(f"{name}_flow_p90_px", f"{words}, flow: 90th percentile", "px", lambda e: part(e).flow.percentile(90)),
-        Measure(f"{name}_flow_within_3px_percent", f"{words}, flow: within 3 px", "%", lambda e: part(e).flow.within_3_percent),
-        Measure(f"{name}_disparity_next_median_px", f"{words}, next disparity: median", "px", lambda e: part(e).disparity_next.median),
-        Measure(f"{name}_disparity_next_p90_px", f"{words}, next disparity: 90th percentile", "px", lambda e: part(e).disparity_next.percentile(90)),
-        Measure(f"{name}_disparity_next_within_3px_percent", f"{words}, next disparity: within 3 px", "%", lambda e: part(e).disparity_next.within_3_percent),
+        Metric(f"{name}_flow_median_px", f"{words}, flow: median", "px", lambda e: part(e).flow.median),
+        Metric(f"{name}_flow_p90_px", f"{words}, flow: 90th percentile", "px", lambda e: part(e).flow.percentile(90)),
+        Metric(f"{name}_flow_within_3px_percent", f"{words}, flow: within 3 px", "%", lambda e: part(e).flow.within_3_percent),
+        Metric(f"{name}_disparity_next_median_px", f"{words}, next disparity: median", "px", lambda e: part(e).disparity_next.median),
+        Metric(f"{name}_disparity_next_p90_px", f"{words}, next disparity: 90th percentile", "px", lambda e: part(e).disparity_next.percentile(90)),
+        Metric(f"{name}_disparity_next_within_3px_percent", f"{words}, next disparity: within 3 px", "%", lambda e: part(e).disparity_next.within_3_percent),
     ]  # fmt: skip
 
 
-def _photometric_measures(name: str, words: str) -> list[Measure]:
+def _photometric_metrics(name: str, words: str) -> list[Metric]:
     return [
-        Measure(f"photometric_{name}", f"photometric error, {words}", "grey levels", lambda e: getattr(e.consistency.photometric, name).mean),
-        Measure(f"photometric_{name}_unwarped", f"photometric error, {words}, without warping", "grey levels", lambda e: getattr(e.consistency.photometric, name).mean_unwarped),
+        Metric(f"photometric_{name}", f"photometric error, {words}", "grey levels", lambda e: getattr(e.consistency.photometric, name).mean),
+        Metric(f"photometric_{name}_unwarped", f"photometric error, {words}, without warping", "grey levels", lambda e: getattr(e.consistency.photometric, name).mean_unwarped),
     ]  # fmt: skip
 
 
-def _pair_measures(name: str, words: str) -> list[Measure]:
+def _pair_metrics(name: str, words: str) -> list[Metric]:
     return [
-        Measure(f"{name}_median_px", f"{words}: median", "px", lambda e: getattr(e.consistency, name).median),
-        Measure(f"{name}_p90_px", f"{words}: 90th percentile", "px", lambda e: getattr(e.consistency, name).percentile(90)),
-        Measure(f"{name}_within_3px_percent", f"{words}: within 3 px", "%", lambda e: getattr(e.consistency, name).within_3_percent),
+        Metric(f"{name}_median_px", f"{words}: median", "px", lambda e: getattr(e.consistency, name).median),
+        Metric(f"{name}_p90_px", f"{words}: 90th percentile", "px", lambda e: getattr(e.consistency, name).percentile(90)),
+        Metric(f"{name}_within_3px_percent", f"{words}: within 3 px", "%", lambda e: getattr(e.consistency, name).within_3_percent),
     ]  # fmt: skip
 
 
-def _outlier_measure(name: str, region: str) -> Measure:
-    def rate(errors: Errors) -> float | None:
+def _outlier_metric(name: str, region: str) -> Metric:
+    def rate(errors: PairErrors) -> float | None:
         counts = errors.outliers.get(name, {}).get(region)
         return counts.all.percent if counts else None
 
-    return Measure(f"{name}_{region}_percent", f"{name} outliers, {region}", "%", rate)
+    return Metric(f"{name}_{region}_percent", f"{name} outliers, {region}", "%", rate)
 
 
-def _end_point_measure(name: str, key: str, words: str) -> Measure:
-    return Measure(key, words, "px", lambda e: e.end_points.get(name, PixelErrors()).mean)
+def _end_point_metric(name: str, key: str, words: str) -> Metric:
+    return Metric(key, words, "px", lambda e: e.end_points.get(name, PixelErrors()).mean)
 
 
-CONSISTENCY_MEASURES = (
-    Measure("valid_percent", "valid pixels", "%", lambda e: 100 * e.valid / e.pixels if e.pixels else None),
-    *_rigid_scene_measures("rigid_scene", "rigid scene by the poses", lambda e: e.consistency.rigid_scene),
-    *_rigid_scene_measures("fitted_scene", "rigid scene by the answer's own motion", lambda e: e.consistency.fitted_scene),
-    Measure("motion_rotation_degrees", "the answer's camera motion against the poses: rotation", "degrees", lambda e: e.consistency.motion.mean_rotation),
-    Measure("motion_translation_m", "the answer's camera motion against the poses: translation", "m", lambda e: e.consistency.motion.mean_translation),
-    *_photometric_measures("left_next", "next left image by flow"),
-    *_photometric_measures("right", "right image by disparity"),
-    *_photometric_measures("right_next", "next right image by flow and next disparity"),
-    *_pair_measures("left_right", "left-right consistency"),
-    *_pair_measures("forward_backward", "forward-backward consistency"),
+CONSISTENCY_METRICS = (
+    Metric("valid_percent", "valid pixels", "%", lambda e: 100 * e.valid / e.pixels if e.pixels else None),
+    *_rigid_scene_metrics("rigid_scene", "rigid scene by the poses", lambda e: e.consistency.rigid_scene),
+    *_rigid_scene_metrics("fitted_scene", "rigid scene by the answer's own motion", lambda e: e.consistency.fitted_scene),
+    Metric("motion_rotation_degrees", "the answer's camera motion against the poses: rotation", "degrees", lambda e: e.consistency.motion.mean_rotation),
+    Metric("motion_translation_m", "the answer's camera motion against the poses: translation", "m", lambda e: e.consistency.motion.mean_translation),
+    *_photometric_metrics("left_next", "next left image by flow"),
+    *_photometric_metrics("right", "right image by disparity"),
+    *_photometric_metrics("right_next", "next right image by flow and next disparity"),
+    *_pair_metrics("left_right", "left-right consistency"),
+    *_pair_metrics("forward_backward", "forward-backward consistency"),
 )  # fmt: skip
 
-TRUTH_MEASURES = (
-    *(_outlier_measure(name, region) for region in REGIONS for name in KITTI_MEASURES),
-    _end_point_measure("D1", "disparity_epe_px", "disparity error"),
-    _end_point_measure("D2", "disparity_next_epe_px", "next disparity error"),
-    _end_point_measure("Fl", "flow_epe_px", "flow end-point error"),
-    Measure("motion_epe_m", "3D motion: end-point error", "m", lambda e: e.motion.mean),
-    Measure("motion_strict_percent", "3D motion: within 5 cm or 5 %", "%", lambda e: e.motion.accuracy_strict),
-    Measure("motion_relaxed_percent", "3D motion: within 10 cm or 10 %", "%", lambda e: e.motion.accuracy_relaxed),
+TRUTH_METRICS = (
+    *(_outlier_metric(name, region) for region in REGIONS for name in KITTI_MEASURES),
+    _end_point_metric("D1", "disparity_epe_px", "disparity error"),
+    _end_point_metric("D2", "disparity_next_epe_px", "next disparity error"),
+    _end_point_metric("Fl", "flow_epe_px", "flow end-point error"),
+    Metric("motion_epe_m", "3D motion: end-point error", "m", lambda e: e.motion.mean),
+    Metric("motion_strict_percent", "3D motion: within 5 cm or 5 %", "%", lambda e: e.motion.accuracy_strict),
+    Metric("motion_relaxed_percent", "3D motion: within 10 cm or 10 %", "%", lambda e: e.motion.accuracy_relaxed),
 )  # fmt: skip
 
-LIVE_MEASURES = (
-    Measure("live_difference_px", "live against offline: largest difference", "px", lambda e: e.live.largest if e.live.pairs else None),
-    Measure("live_one_sided_pixels", "live against offline: valid in one only", "pixels", lambda e: e.live.one_sided if e.live.pairs else None),
+LIVE_METRICS = (
+    Metric("live_difference_px", "live against offline: largest difference", "px", lambda e: e.live.largest if e.live.pairs else None),
+    Metric("live_one_sided_pixels", "live against offline: valid in one only", "pixels", lambda e: e.live.one_sided if e.live.pairs else None),
 )  # fmt: skip
 
-MEASURES = (*CONSISTENCY_MEASURES, *TRUTH_MEASURES, *LIVE_MEASURES)
+METRICS = (*CONSISTENCY_METRICS, *TRUTH_METRICS, *LIVE_METRICS)
 
 
-def figures_of(errors: Errors) -> dict[str, float | None]:
-    """Each of `MEASURES` by its key; None where nothing was counted."""
-    values = {measure.key: measure.of(errors) for measure in MEASURES}
+def figures_of(errors: PairErrors) -> dict[str, float | None]:
+    """Each of `METRICS` by its key; None where nothing was counted."""
+    values = {metric.key: metric.of(errors) for metric in METRICS}
     return {
         key: None if value is None or math.isnan(value) else value for key, value in values.items()
     }
@@ -263,7 +245,7 @@ class LiveFigures:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RecordingEvaluation:
     """What was found in a recording.
 
     Attributes:
@@ -314,7 +296,7 @@ class _Task:
     answers: Answers | None
 
 
-def _judge(task: _Task, pair: tuple[int, int]) -> Errors:
+def _judge(task: _Task, pair: tuple[int, int]) -> PairErrors:
     estimator = load_once(task.choice)
     reference, other = (task.recording[index] for index in pair)
     offline = estimator.estimate(reference, other)
@@ -328,7 +310,7 @@ def _judge(task: _Task, pair: tuple[int, int]) -> Errors:
     motion = None if poses is None else motion_between(poses[pair[0]], poses[pair[1]])
     consistency = check_consistency(answer, estimator, reference, other, motion)
     truth = None if task.truth is None else task.truth.read(pair[0])
-    errors = Errors(
+    errors = PairErrors(
         answer.valid.size,
         int(np.count_nonzero(answer.valid)),
         consistency,
@@ -340,7 +322,7 @@ def _judge(task: _Task, pair: tuple[int, int]) -> Errors:
     return errors + _truth_errors(answer, truth)
 
 
-def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> Errors:
+def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> PairErrors:
     estimate = Maps(answer.disparity, answer.disparity_next, answer.flow)
     outliers: Counts = {}
     for region, maps in (("occ", truth.occ), ("noc", truth.noc)):
@@ -354,7 +336,7 @@ def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> Errors:
         end_points["D2"] = disparity_errors(answer.disparity_next, truth.occ.disparity_next)
     if truth.occ.flow is not None:
         end_points["Fl"] = flow_errors(answer.flow, truth.occ.flow)
-    return Errors(
+    return PairErrors(
         outliers=outliers, end_points=end_points, motion=_motion_errors(answer, truth.occ)
     )
 
@@ -383,7 +365,7 @@ def evaluate_recording(
     workers: str | None = None,
     pairs: Iterable[tuple[int, int]] | None = None,
     answers: Answers | None = None,
-) -> Evaluation:
+) -> RecordingEvaluation:
     """Judge the answers for pairs of frames of a recording; progress goes to stderr.
 
     Args:
@@ -405,7 +387,7 @@ def evaluate_recording(
     estimator = load_once(choice)
     chosen = recording.pairs() if pairs is None else list(pairs)
     task = _Task(recording, choice, truth, answers)
-    total = Errors()
+    total = PairErrors()
     judged = []
     with show_progress("pairs") as report:
         report(0, len(chosen))
@@ -417,7 +399,7 @@ def evaluate_recording(
             stamp = recording.stamps[pair[0]]
             judged.append(PairFigures(*pair, stamp, figures_of(errors)))
             report(len(judged), len(chosen))
-    return Evaluation(
+    return RecordingEvaluation(
         source=str(source),
         estimator=estimator.name,
         engine=estimator.engine,

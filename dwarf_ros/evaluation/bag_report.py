@@ -11,12 +11,12 @@ from pathlib import Path
 
 from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.bag_evaluation import (
-    MEASURES,
+    METRICS,
     Answers,
-    Evaluation,
     LiveFigures,
-    Measure,
+    Metric,
     PairFigures,
+    RecordingEvaluation,
     estimate_pair,
     evaluate_recording,
 )
@@ -57,7 +57,7 @@ def evaluate_bag(
     choice: EstimatorChoice,
     ground_truth: Path | None = None,
     workers: str | None = None,
-) -> Evaluation:
+) -> RecordingEvaluation:
     """Run an estimator over every pair of a bag and write what was found: evaluation.json, frames.csv and report.html.
 
     The same bag and estimator give the same figures, with any number of workers.
@@ -91,7 +91,10 @@ def prepare_folder(out: Path) -> None:
 
 
 def write_evaluation(
-    evaluation: Evaluation, out: Path, choice: EstimatorChoice, answers: Answers | None = None
+    evaluation: RecordingEvaluation,
+    out: Path,
+    choice: EstimatorChoice,
+    answers: Answers | None = None,
 ) -> None:
     """Write evaluation.json, frames.csv (a row a pair) and report.html to a folder.
 
@@ -119,8 +122,8 @@ def write_evaluation(
     write_report(out / "report.html", make_report(evaluation, pictures))
 
 
-def _csv(evaluation: Evaluation) -> str:
-    measures = _known_measures(evaluation)
+def _csv(evaluation: RecordingEvaluation) -> str:
+    measures = _known_metrics(evaluation)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     live = ["latency_ms"] if evaluation.live else []
@@ -133,11 +136,11 @@ def _csv(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def _known_measures(evaluation: Evaluation) -> list[Measure]:
-    return [measure for measure in MEASURES if evaluation.summary[measure.key] is not None]
+def _known_metrics(evaluation: RecordingEvaluation) -> list[Metric]:
+    return [measure for measure in METRICS if evaluation.summary[measure.key] is not None]
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
+def print_evaluation(evaluation: RecordingEvaluation) -> None:
     """Print the summary as a table."""
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -149,7 +152,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     table = RichTable("measure", title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("value", justify="right")
     table.add_column("unit")
-    for measure in _known_measures(evaluation):
+    for measure in _known_metrics(evaluation):
         table.add_row(measure.label, f"{evaluation.summary[measure.key]:.3f}", measure.unit)
     for label, value, unit in _live_rows(evaluation.live):
         shown = _shown(value) if value is None or isinstance(value, float) else str(value)
@@ -185,7 +188,7 @@ _CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
 
 
 def make_report(
-    evaluation: Evaluation, pictures: Callable[[PairFigures], Sequence[Picture]]
+    evaluation: RecordingEvaluation, pictures: Callable[[PairFigures], Sequence[Picture]]
 ) -> Report:
     """The page of an evaluation.
 
@@ -193,9 +196,9 @@ def make_report(
         evaluation: what was found.
         pictures: makes the pictures of a pair; called for the worst only.
     """
-    measures = _known_measures(evaluation)
+    measures = _known_metrics(evaluation)
     live = evaluation.live
-    error = _sorting_measure(evaluation)
+    error = _sorting_metric(evaluation)
     listed = [measure for measure in measures if measure.key in _LISTED]
     columns = [
         "time [s]",
@@ -239,13 +242,13 @@ def make_report(
     )  # fmt: skip
 
 
-def _sorting_measure(evaluation: Evaluation) -> Measure:
+def _sorting_metric(evaluation: RecordingEvaluation) -> Metric:
     keys = ("SF_occ_percent", "Fl_occ_percent", "D1_occ_percent", "rigid_scene_flow_median_px", "photometric_left_next")  # fmt: skip
-    known = {measure.key: measure for measure in _known_measures(evaluation)}
-    return next((known[key] for key in keys if key in known), MEASURES[0])
+    known = {measure.key: measure for measure in _known_metrics(evaluation)}
+    return next((known[key] for key in keys if key in known), METRICS[0])
 
 
-def _charts(evaluation: Evaluation, times: list[float]) -> Iterator[Chart]:
+def _charts(evaluation: RecordingEvaluation, times: list[float]) -> Iterator[Chart]:
     if evaluation.live:
         latencies = [pair.latency_ms for pair in evaluation.pairs]
         yield Chart("Latency", "line", "time [s]", "latency [ms]", [Series("latency", times, latencies)])  # fmt: skip
@@ -259,7 +262,7 @@ def _charts(evaluation: Evaluation, times: list[float]) -> Iterator[Chart]:
             yield Chart(title, "line", "time [s]", unit, series)
 
 
-def _key_figures(evaluation: Evaluation) -> list[Figure]:
+def _key_figures(evaluation: RecordingEvaluation) -> list[Figure]:
     summary, live = evaluation.summary, evaluation.live
     figures = [Figure("pairs", len(evaluation.pairs), note=f"of {evaluation.frames} frames")]
     if live:
@@ -292,7 +295,7 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _notes(evaluation: Evaluation) -> list[str]:
+def _notes(evaluation: RecordingEvaluation) -> list[str]:
     notes = [
         "Each answer is for the earlier frame of its pair. Without ground truth, every pixel that the answer calls valid "
         "counts; figures are pooled over all pixels of all pairs.",

@@ -8,7 +8,7 @@ without labels every valid pixel counts, and the median and the share within 3 p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from dwarf_ros.geometry import (
     rigid_scene_flow,
     sample,
 )
-from dwarf_ros.metrics import OUTLIER_PX, end_point_error
+from dwarf_ros.metrics import OUTLIER_PX, Additive, end_point_error
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 # Width of a histogram's bin, px, and the bins; the last one holds every error from 100 px on.
@@ -38,7 +38,7 @@ def _no_errors() -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorDistribution:
+class ErrorDistribution(Additive):
     """Errors of pixels in px, counted; two of them can be added.
 
     Attributes:
@@ -56,9 +56,6 @@ class ErrorDistribution:
         nearest = np.minimum(np.rint(error / np.float32(_BIN)), _BINS - 1).astype(np.int64)
         counts = np.bincount(nearest, minlength=_BINS).astype(np.int64)
         return cls(counts, int(np.count_nonzero(error <= OUTLIER_PX)))
-
-    def __add__(self, other: ErrorDistribution) -> ErrorDistribution:
-        return ErrorDistribution(self.counts + other.counts, self.within_3 + other.within_3)
 
     @property
     def pixels(self) -> int:
@@ -84,7 +81,7 @@ class ErrorDistribution:
 
 
 @dataclass(frozen=True)
-class PhotometricError:
+class PhotometricError(Additive):
     """Absolute differences of grey levels, 0 ... 255, summed up; two of them can be added.
 
     Attributes:
@@ -96,13 +93,6 @@ class PhotometricError:
     total: float = 0.0
     total_unwarped: float = 0.0
     pixels: int = 0
-
-    def __add__(self, other: PhotometricError) -> PhotometricError:
-        return PhotometricError(
-            self.total + other.total,
-            self.total_unwarped + other.total_unwarped,
-            self.pixels + other.pixels,
-        )
 
     @property
     def mean(self) -> float:
@@ -116,7 +106,7 @@ class PhotometricError:
 
 
 @dataclass(frozen=True)
-class PhotometricErrors:
+class PhotometricErrors(Additive):
     """Photometric errors of the three images that scene flow warps to the reference's left image.
 
     Attributes:
@@ -129,16 +119,9 @@ class PhotometricErrors:
     right: PhotometricError = PhotometricError()
     right_next: PhotometricError = PhotometricError()
 
-    def __add__(self, other: PhotometricErrors) -> PhotometricErrors:
-        return PhotometricErrors(
-            self.left_next + other.left_next,
-            self.right + other.right,
-            self.right_next + other.right_next,
-        )
-
 
 @dataclass(frozen=True)
-class RigidSceneErrors:
+class RigidSceneErrors(Additive):
     """How far scene flow is from that of a scene that stands still while the camera moves as it is known to.
 
     Attributes:
@@ -149,12 +132,9 @@ class RigidSceneErrors:
     flow: ErrorDistribution = field(default_factory=ErrorDistribution)
     disparity_next: ErrorDistribution = field(default_factory=ErrorDistribution)
 
-    def __add__(self, other: RigidSceneErrors) -> RigidSceneErrors:
-        return RigidSceneErrors(self.flow + other.flow, self.disparity_next + other.disparity_next)
-
 
 @dataclass(frozen=True)
-class CameraMotionErrors:
+class CameraMotionErrors(Additive):
     """How far camera motions are from those of the poses, summed up; two of them can be added.
 
     Attributes:
@@ -166,13 +146,6 @@ class CameraMotionErrors:
     rotation: float = 0.0
     translation: float = 0.0
     pairs: int = 0
-
-    def __add__(self, other: CameraMotionErrors) -> CameraMotionErrors:
-        return CameraMotionErrors(
-            self.rotation + other.rotation,
-            self.translation + other.translation,
-            self.pairs + other.pairs,
-        )
 
     @property
     def mean_rotation(self) -> float:
@@ -186,7 +159,7 @@ class CameraMotionErrors:
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(Additive):
     """All the figures that need no ground truth; two of them can be added.
 
     Attributes:
@@ -205,11 +178,6 @@ class Consistency:
     rigid_scene: RigidSceneErrors = field(default_factory=RigidSceneErrors)
     fitted_scene: RigidSceneErrors = field(default_factory=RigidSceneErrors)
     motion: CameraMotionErrors = field(default_factory=CameraMotionErrors)
-
-    def __add__(self, other: Consistency) -> Consistency:
-        return Consistency(
-            *(getattr(self, part.name) + getattr(other, part.name) for part in fields(self))
-        )
 
 
 def check_consistency(

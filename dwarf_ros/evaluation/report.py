@@ -21,7 +21,7 @@ from dwarf_ros.files import refusing_unwritable, write_atomically
 
 # Wider pictures are made smaller; about as wide as KITTI's.
 _PICTURE_WIDTH = 1248
-# With colour at full resolution, as error maps are made of small coloured spots.
+# With color at full resolution, as error maps are made of small colored spots.
 _JPEG = (
     *(cv2.IMWRITE_JPEG_QUALITY, 80),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -85,17 +85,17 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class ColourScale:
-    """What the colours in the pictures mean.
+class ColorScale:
+    """What the colors in the pictures mean.
 
     Attributes:
         title: of the scale, with the unit.
-        colours: RGB, 0..255.
-        labels: one a colour.
+        colors: RGB, 0..255.
+        labels: one a color.
     """
 
     title: str
-    colours: Sequence[tuple[int, int, int]]
+    colors: Sequence[tuple[int, int, int]]
     labels: Sequence[str]
 
 
@@ -131,7 +131,7 @@ class Report:
         frame_noun: what a frame is called: "image", "pair".
         max_pictured: how many of the worst frames are shown in pictures.
         picture_note: a sentence above the pictures.
-        colour_scales: what the pictures' colours mean.
+        color_scales: what the pictures' colors mean.
     """
 
     title: str
@@ -146,7 +146,7 @@ class Report:
     frame_noun: str = "image"
     max_pictured: int = 20
     picture_note: str = ""
-    colour_scales: Sequence[ColourScale] = ()
+    color_scales: Sequence[ColorScale] = ()
 
 
 def write_report(file: Path, report: Report) -> None:

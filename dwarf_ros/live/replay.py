@@ -12,9 +12,9 @@ import numpy as np
 from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.bag_evaluation import (
     Difference,
-    Evaluation,
     LiveFigures,
     PairFigures,
+    RecordingEvaluation,
     difference_between,
     estimate_pair,
     evaluate_recording,
@@ -123,7 +123,7 @@ def evaluate_run(
     choice: EstimatorChoice,
     ground_truth: Path | None = None,
     workers: str | None = None,
-) -> Evaluation:
+) -> RecordingEvaluation:
     """Judge what the node answered in a live run, as `evaluate_recording` judges the estimator's own answers.
 
     Args:
@@ -178,7 +178,7 @@ def replay_bag(
     rate_hz: float = 2.0,
     ground_truth: Path | None = None,
     workers: str | None = None,
-) -> Evaluation:
+) -> RecordingEvaluation:
     """Play a bag into the live node over DDS, record its answers, judge them, and write what was found.
 
     Node, player and recorder are processes of their own. `out` gets evaluation.json, frames.csv and report.html, and of the
@@ -223,7 +223,7 @@ def evaluate_recorded(
     choice: EstimatorChoice,
     ground_truth: Path | None = None,
     workers: str | None = None,
-) -> Evaluation:
+) -> RecordingEvaluation:
     """Judge answers that launch/replay.launch.py recorded, and write what was found, as `replay_bag` does.
 
     Args:
@@ -244,7 +244,9 @@ def evaluate_recorded(
     return evaluation
 
 
-def write_run(evaluation: Evaluation, run: Path, out: Path, choice: EstimatorChoice) -> None:
+def write_run(
+    evaluation: RecordingEvaluation, run: Path, out: Path, choice: EstimatorChoice
+) -> None:
     """Write what was found in a live run: evaluation.json, frames.csv and report.html, with the recorded answers pictured.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dwarf_ros.evaluation.kitti.rules import (
+from dwarf_ros.evaluation.kitti.error_images import (
     disparity_error_image,
     flow_error_image,
     scene_flow_error_image,

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from dwarf_ros.estimators import classical
 from dwarf_ros.estimators.classical import ClassicalEstimator, look_up, returns
-from dwarf_ros.evaluation.kitti.rules import evaluate_disparity, evaluate_flow, fill_disparity
+from dwarf_ros.evaluation.kitti.rules import evaluate_maps, fill_disparity
 from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
 from dwarf_ros.geometry import scene_flow_points
+from dwarf_ros.samples import Maps
 from dwarf_ros.types import InputError, StereoCamera, StereoFrame
 
 
@@ -279,10 +280,10 @@ def kitti_2012(real_data):
 @pytest.mark.parametrize("scene", ["000027", "000138"])
 def test_kitti_bars_hold(kitti_2012, scene):
     answer, (disparity, flow) = kitti_2012(scene)
-    d1 = evaluate_disparity(answer.disparity, disparity)
-    fl = evaluate_flow(answer.flow, flow)
+    d1 = evaluate_maps(Maps(answer.disparity), Maps(disparity))["D1"]
+    fl = evaluate_maps(Maps(flow=answer.flow), Maps(flow=flow))["Fl"]
     trusted = np.where(answer.valid[..., None], answer.flow, np.float32(np.nan))
-    fl_trusted = evaluate_flow(trusted, flow)
+    fl_trusted = evaluate_maps(Maps(flow=trusted), Maps(flow=flow))["Fl"]
     print(
         f"{scene}: D1 {d1.all.percent:.2f} % (of the matched {d1.all_est.percent:.2f} %), "
         f"Fl {fl.all.percent:.2f} % (of the valid {fl_trusted.all_est.percent:.2f} %)"

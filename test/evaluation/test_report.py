@@ -6,7 +6,7 @@ import pytest
 
 from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.report import (
-    ColourScale,
+    ColorScale,
     Figure,
     Frame,
     Picture,
@@ -53,7 +53,7 @@ def example(**changes):
         "frames": frames,
         "sort_column": 1,
         "max_pictured": 3,
-        "colour_scales": [ColourScale("error", [(1, 2, 3)], ["< 1"])],
+        "color_scales": [ColorScale("error", [(1, 2, 3)], ["< 1"])],
     }  # fmt: skip
     return Report(**{**report, **changes})
 

@@ -15,7 +15,7 @@ import pytest
 
 from dwarf_ros.datasets.kitti import Kitti2012, KittiDrive
 from dwarf_ros.estimators import EstimatorChoice, choose_estimator, load_estimator
-from dwarf_ros.evaluation.kitti.rules import evaluate_folder
+from dwarf_ros.evaluation.kitti.folder import evaluate_folder
 from dwarf_ros.formats import (
     read_disparity_png,
     read_flow_png,
@@ -342,7 +342,7 @@ def test_workers_give_the_same_results_though_one_is_killed(drive, results, tmp_
 
 def test_evaluation_by_workers_is_the_same(real_data, two_workers):
     folder = real_data("devkit_small")
-    alone = evaluate_folder(folder / "res", folder / "gt", processes=1)
+    alone = evaluate_folder(folder / "res", folder / "gt")
     shared = evaluate_folder(folder / "res", folder / "gt", workers="2")
     assert shared.images == alone.images
     assert shared.to_dict() == alone.to_dict()

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dwarf_ros.evaluation.charts import Chart, Series
-from dwarf_ros.evaluation.kitti.published import PUBLISHED
-from dwarf_ros.evaluation.kitti.rules import (
-    MEASURES,
-    REGIONS,
-    Counts,
-    Evaluation,
-    ImageErrors,
+from dwarf_ros.evaluation.kitti.error_images import (
     disparity_error_image,
-    evaluate_folder,
     flow_error_image,
-    read_maps,
     scene_flow_error_image,
 )
+from dwarf_ros.evaluation.kitti.folder import (
+    ImageErrors,
+    KittiEvaluation,
+    evaluate_folder,
+    read_maps,
+)
+from dwarf_ros.evaluation.kitti.published import PUBLISHED
+from dwarf_ros.evaluation.kitti.rules import MEASURES, Counts
 from dwarf_ros.evaluation.report import (
-    ColourScale,
+    ColorScale,
     Figure,
     Frame,
     Picture,
@@ -41,6 +41,7 @@ from dwarf_ros.files import write_atomically
 from dwarf_ros.formats import read_image
 from dwarf_ros.inference.predict import RECORD
 from dwarf_ros.metrics import BandErrors, PixelErrors
+from dwarf_ros.recordings.kitti_layout import REGIONS
 from dwarf_ros.types import InputError, as_rgb8
 from dwarf_ros.visualization.colors import disparity_color, disparity_scale, flow_color, flow_scale
 from dwarf_ros.visualization.error_maps import ERROR_COLORS, ERROR_EDGES
@@ -61,7 +62,7 @@ _QUANTITIES = {
     "flow": ("length of the true optical flow", "px"),
     "motion": ("true 3D motion", "m"),
 }
-# Where a KITTI folder keeps the reference frame's left image: 2015's, 2012's in colour, 2012's in grey.
+# Where a KITTI folder keeps the reference frame's left image: 2015's, 2012's in color, 2012's in grey.
 _IMAGES = ("image_2", "colored_0", "image_0")
 
 
@@ -75,13 +76,13 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     method: str = "",
     date: datetime.date | None = None,
-) -> Evaluation:
+) -> KittiEvaluation:
     """Score a folder of results as submitted to KITTI, and write what was asked for once all of it is scored.
 
     Args:
         results: as for `kitti.evaluate_folder`.
         ground_truth: the same.
-        json: file for the pooled per cent of outliers, as `Evaluation.to_dict` gives them.
+        json: file for the pooled per cent of outliers, as `KittiEvaluation.to_dict` gives them.
         csv: file for the table of `csv_text`.
         html: file for the page of `kitti_report`.
         workers: as for `kitti.evaluate_folder`.
@@ -117,7 +118,7 @@ def evaluate(
     return evaluation
 
 
-def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
+def print_table(evaluation: KittiEvaluation, console: Console | None = None) -> None:
     """Print the scores, pooled over all images, and what was skipped, on the terminal (a rich Console; None: stdout)."""
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -146,7 +147,7 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
         console.print(f"{measure} skipped: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
-def csv_text(evaluation: Evaluation) -> str:
+def csv_text(evaluation: KittiEvaluation) -> str:
     """The scores as comma-separated values: one line for each image, measure and region, and for all images together.
 
     Columns: image ("all images" for the pooled lines, which come first), measure (D1, D2, Fl, SF, and 3D for the 3D
@@ -176,7 +177,7 @@ def csv_text(evaluation: Evaluation) -> str:
 
 
 def kitti_report(
-    evaluation: Evaluation, results: Path, ground_truth: Path, method: str, date: datetime.date
+    evaluation: KittiEvaluation, results: Path, ground_truth: Path, method: str, date: datetime.date
 ) -> Report:
     """What the HTML page shows of an evaluation.
 
@@ -210,7 +211,7 @@ def kitti_report(
             "Error images as the benchmark draws them: blue is within 3 px or 5 %, yellow to red is an outlier, on a "
             "logarithmic scale; occluded pixels at half brightness, black without ground truth."
         ),
-        colour_scales=[_error_scale()],
+        color_scales=[_error_scale()],
     )
 
 
@@ -225,7 +226,7 @@ def _recorded_method(results: Path) -> str:
     return f"{record['estimator']} on {record.get('engine')}"
 
 
-def _figures(evaluation: Evaluation) -> list[Figure]:
+def _figures(evaluation: KittiEvaluation) -> list[Figure]:
     figures = []
     for measure, regions in evaluation.pooled.items():
         region = _whole(regions)
@@ -244,7 +245,7 @@ def _figures(evaluation: Evaluation) -> list[Figure]:
     return figures
 
 
-def _notes(evaluation: Evaluation) -> list[str]:
+def _notes(evaluation: KittiEvaluation) -> list[str]:
     notes = [f"{measure} was skipped: {reason}." for measure, reason in evaluation.skipped.items()]
     notes.append(
         "An outlier is off by more than 3 px and more than 5 %; SF counts a pixel that is one in D1, D2 or Fl. occ: all pixels "
@@ -265,7 +266,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
     return notes
 
 
-def _tables(evaluation: Evaluation, method: str) -> list[Table]:
+def _tables(evaluation: KittiEvaluation, method: str) -> list[Table]:
     pooled, errors = evaluation.pooled, evaluation.pooled_errors
     outliers: list[list[Value]] = []
     sizes: list[list[Value]] = []
@@ -304,7 +305,7 @@ def _tables(evaluation: Evaluation, method: str) -> list[Table]:
     return tables
 
 
-def _published_table(evaluation: Evaluation, method: str) -> Table:
+def _published_table(evaluation: KittiEvaluation, method: str) -> Table:
     own: list[Value] = [method]
     for measure in MEASURES:
         regions = evaluation.pooled.get(measure)
@@ -377,7 +378,7 @@ def _frame_columns(pooled: Counts, errors: ImageErrors) -> list[str]:
 
 
 def _frame_values(
-    evaluation: Evaluation, name: str, pooled: Counts, pooled_errors: ImageErrors
+    evaluation: KittiEvaluation, name: str, pooled: Counts, pooled_errors: ImageErrors
 ) -> list[Value]:
     counts, errors = evaluation.images[name], evaluation.errors[name]
     values: list[Value] = []
@@ -408,7 +409,7 @@ def _pictures(results: Path, ground_truth: Path, name: str) -> list[Picture]:
             pictures.append(Picture(f"{measure} error", error))
     if estimate.flow is not None and noc.flow is not None and occ.flow is not None:
         largest = flow_scale(occ.flow)
-        caption = f"{_NAMES['Fl']}, full colour at {largest:.0f} px"
+        caption = f"{_NAMES['Fl']}, full color at {largest:.0f} px"
         pictures.append(Picture(caption, flow_color(estimate.flow, largest)))
         pictures.append(Picture("Fl error", flow_error_image(estimate.flow, noc.flow, occ.flow)))
     if all(one is not None for one in vars(occ).values()):
@@ -419,13 +420,13 @@ def _pictures(results: Path, ground_truth: Path, name: str) -> list[Picture]:
     return pictures
 
 
-def _error_scale() -> ColourScale:
+def _error_scale() -> ColorScale:
     edges = [f"{3 * edge:.2g}" for edge in ERROR_EDGES]
     labels = [f"< {edges[0]}", *(f"{a}–{b}" for a, b in pairwise(edges))]
     labels.append(f"≥ {edges[-1]}")
-    colours = [(int(r), int(g), int(b)) for r, g, b in ERROR_COLORS]
-    return ColourScale(
-        "Error in px up to a magnitude of 60 px; above it, 5 % count as 3 px", colours, labels
+    colors = [(int(r), int(g), int(b)) for r, g, b in ERROR_COLORS]
+    return ColorScale(
+        "Error in px up to a magnitude of 60 px; above it, 5 % count as 3 px", colors, labels
     )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dwarf_ros.evaluation.kitti.folder import evaluate_folder
 from dwarf_ros.evaluation.kitti.report import csv_text, evaluate, kitti_report, print_table
-from dwarf_ros.evaluation.kitti.rules import evaluate_folder
 from dwarf_ros.formats import (
     read_disparity_png,
     read_flow_png,
