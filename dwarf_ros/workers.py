@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import os
 import re
-import signal
 import sys
 import warnings
 from collections import deque
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dwarf_ros.signals import ignore_terminal
 from dwarf_ros.types import InputError
 
 _LOCAL = re.compile(r"[1-9][0-9]{0,3}")
@@ -144,8 +144,8 @@ def _start_worker(function: Callable, gpus: Any) -> None:
     global _function
     import cv2
 
-    # Ctrl-C reaches all processes of a terminal; the main process ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The main process ends the workers.
+    ignore_terminal()
     cv2.setNumThreads(1)
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,24 @@ def quantize_apart():
         return json.loads(done.stdout.splitlines()[-1])
 
     return quantize
+
+
+class WorkerKiller:
+    """Progress of `map_over` that kills one of its processes when an item is done.
+
+    Attributes:
+        killed: the process; None before.
+    """
+
+    killed: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        workers = multiprocessing.active_children()
+        if done and workers and self.killed is None:
+            self.killed = workers[0].pid
+            os.kill(self.killed, signal.SIGKILL)
+
+
+@pytest.fixture
+def worker_killer():
+    return WorkerKiller()

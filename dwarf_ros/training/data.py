@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -26,16 +22,11 @@ from dwarf_ros.datasets.splits import open_dataset
 from dwarf_ros.files import write_atomically
 from dwarf_ros.network.codec import SIGNS
 from dwarf_ros.samples import Maps, Sample, SampleTruth
-from dwarf_ros.signals import ignore_terminal
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.synthetic.scenes import TrainingScenes
 from dwarf_ros.training.config import GENERATED, Data, TrainingConfig
 from dwarf_ros.types import InputError
-
-# A worker can be killed for what it does not answer for, such as too little memory.
-_TRIES_AFTER_DEATH = 3
-
-_BATCHES_PER_WORKER = 2
+from dwarf_ros.workers import map_over
 
 _ROOM = 1 << 30
 """Bytes that a folder in memory must have free: a container often has 64 MiB, too few for some batches."""
@@ -282,12 +273,12 @@ def make_batch(config: TrainingConfig, items: TrainingItems, step: int) -> Batch
 def open_batches(
     config: TrainingConfig, items: TrainingItems, first_step: int, part: int = 0, parts: int = 1
 ) -> Iterator[Iterator[Batch]]:
-    """The batches of the steps from `first_step` to the last, in order; made by worker processes if there are any.
+    """Batches of the steps from `first_step` to the last, in order, prepared by worker processes if there are any.
 
-    Of each batch only one of so many equal parts is made. A batch whose worker dies is made again by another.
+    Of each batch, only one of `parts` equal parts is prepared.
 
     Raises:
-        InputError: a sample cannot be read, or workers died four times over.
+        InputError: a sample cannot be read, or the workers died four times in a row.
     """
     # A part of a batch is a batch of a training with smaller ones.
     config = replace(config, batch_size=config.batch_size // parts)
@@ -295,76 +286,13 @@ def open_batches(
     if config.workers == 0:
         yield (make_batch(config, items, step) for step in steps)
         return
-    workers = _Workers(config)
-    try:
-        yield workers.batches(steps)
-    finally:
-        workers.stop()
-
-
-class _Workers:
-    """Batches come in files of a folder in memory: a worker that is killed while it sends would block a pipe for good."""
-
-    def __init__(self, config: TrainingConfig) -> None:
-        self._folder = TemporaryDirectory(prefix="dwarf_batches_", dir=_memory())
-        self._config = config
-        self._pool = self._start()
-
-    def batches(self, steps: range) -> Iterator[Batch]:
-        pending: deque[tuple[int, Future[None] | None]] = deque()
-        coming = iter(steps)
-        deaths = 0
-        while True:
-            try:
-                pending = deque(
-                    (step, future or self._pool.submit(_write_batch, step))
-                    for step, future in pending
-                )
-                while len(pending) < _BATCHES_PER_WORKER * self._config.workers:
-                    step = next(coming, None)
-                    if step is None:
-                        break
-                    # Noted first, so that the step is not lost with a pool that is broken already.
-                    pending.append((step, None))
-                    pending[-1] = step, self._pool.submit(_write_batch, step)
-                if not pending:
-                    return
-                first, future = pending[0]
-                assert future is not None
-                future.result()
-            except BrokenProcessPool:
-                deaths += 1
-                if deaths > _TRIES_AFTER_DEATH:
-                    raise InputError(
-                        f"workers: processes that make batches died {deaths} times, expected them to stay "
-                        "(is there enough memory for so many?)"
-                    ) from None
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                self._pool = self._start()
-                pending = deque((step, None) for step, _ in pending)
-                continue
-            pending.popleft()
-            yield self._take(first)
-
-    def stop(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._folder.cleanup()
-
-    def _take(self, step: int) -> Batch:
-        arrays = []
-        for file in _batch_files(Path(self._folder.name), step):
-            arrays.append(np.load(file, allow_pickle=False))
-            file.unlink()
-        return Batch(*arrays)
-
-    def _start(self) -> ProcessPoolExecutor:
-        # Not forked: the trainer holds threads and a deep-learning runtime.
-        return ProcessPoolExecutor(
-            self._config.workers,
-            multiprocessing.get_context("spawn"),
-            _start_worker,
-            (self._config, Path(self._folder.name)),
+    # Batches are passed in files in memory: a worker that is killed while it sends one would block a pipe forever.
+    with TemporaryDirectory(prefix="dwarf_batches_", dir=_memory()) as folder:
+        files: Any = map_over(
+            partial(_write_batch, config, Path(folder)), steps, str(config.workers)
         )
+        with closing(files):
+            yield map(_take_batch, files)
 
 
 def _memory() -> Path | None:
@@ -374,31 +302,24 @@ def _memory() -> Path | None:
     return folder if usable else None
 
 
-_worker_config: TrainingConfig
-_worker_items: TrainingItems
-_worker_folder: Path
+def _write_batch(config: TrainingConfig, folder: Path, step: int) -> tuple[Path, Path]:
+    batch = make_batch(config, _items(config.data), step)
+    files = folder / f"{step}_images.npy", folder / f"{step}_truth.npy"
+    for file, values in zip(files, (batch.images, batch.truth), strict=True):
+        np.save(file, values)
+    return files
 
 
-def _start_worker(config: TrainingConfig, folder: Path) -> None:
-    global _worker_config, _worker_folder, _worker_items
-    import cv2
-
-    # The trainer still needs the batches under way.
-    ignore_terminal()
-    cv2.setNumThreads(1)
-    _worker_config, _worker_folder = config, folder
-    _worker_items = TrainingItems(config.data)
+def _take_batch(files: tuple[Path, Path]) -> Batch:
+    batch = Batch(*(np.load(file, allow_pickle=False) for file in files))
+    for file in files:
+        file.unlink()
+    return batch
 
 
-def _write_batch(step: int) -> None:
-    batch = make_batch(_worker_config, _worker_items, step)
-    images, truth = _batch_files(_worker_folder, step)
-    np.save(images, batch.images)
-    np.save(truth, batch.truth)
-
-
-def _batch_files(folder: Path, step: int) -> tuple[Path, Path]:
-    return folder / f"{step}_images.npy", folder / f"{step}_truth.npy"
+@lru_cache(maxsize=1)
+def _items(data: tuple[Data, ...]) -> TrainingItems:
+    return TrainingItems(data)
 
 
 @lru_cache(maxsize=2)

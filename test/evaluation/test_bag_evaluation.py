@@ -12,7 +12,7 @@ import pytest
 
 from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.evaluation.bag_evaluation import (
-    MEASURES,
+    METRICS,
     difference_between,
     evaluate_recording,
 )
@@ -137,7 +137,6 @@ def test_a_folder_gives_the_same_figures_as_its_bag(folder, truth_folder, evalua
 
 
 def test_workers_change_nothing(bag, truth_folder, evaluated):
-    pytest.importorskip("ray")
     evaluation = evaluate_recording(bag, CLASSICAL, truth_folder, workers="2")
     assert (evaluation.frames, evaluation.truths) == (evaluated[0].frames, evaluated[0].truths)
     figures, expected = (
@@ -200,10 +199,10 @@ def test_without_poses_the_answers_own_motion_remains(folder, tmp_path):
 
 
 def test_keys_are_unique_and_name_their_units():
-    keys = [measure.key for measure in MEASURES]
+    keys = [measure.key for measure in METRICS]
     assert len(set(keys)) == len(keys)
     endings = {"px": "_px", "%": "_percent", "m": "_m", "degrees": "_degrees"}
-    for measure in MEASURES:
+    for measure in METRICS:
         assert measure.key.endswith(endings.get(measure.unit, "")), measure
 
 

@@ -412,52 +412,10 @@ def test_files_of_others_are_not_added_to(wall, partly_done):
         distill(wall, partly_done, CLASSICAL, hold_out=30)
 
 
-@pytest.fixture(scope="module")
-def two_workers():
-    """Ray, joined once for the tests that use it; what is started for one call is in test_workers.py."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 << 20,
-    )
-    yield ray
-    ray.shutdown()
-
-
-def parent(pid):
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def ray_workers():
-    """Processes below this one that run a task."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            name = (process / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if name.startswith(b"ray::_apply") and parent(parent(process.name)) == os.getpid():
-            yield int(process.name)
-
-
-def test_workers_give_the_same_labels_though_one_is_killed(wall, labelled, tmp_path, two_workers):
-    killed = []
-
-    def report(done, total):
-        if done >= 1 and not killed:
-            for pid in ray_workers():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-                break
-
+def test_workers_give_the_same_labels_though_one_is_killed(wall, labelled, tmp_path, worker_killer):
     out = tmp_path / "out"
-    summary = distill(wall, out, CLASSICAL, hold_out=30, workers="2", progress=report)
-    assert killed
+    summary = distill(wall, out, CLASSICAL, hold_out=30, workers="2", progress=worker_killer)
+    assert worker_killer.killed
     assert summary.pairs == PAIRS
     assert files(out) == files(labelled)
 

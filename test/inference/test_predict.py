@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -248,9 +246,7 @@ def test_results_of_others_are_not_added_to(drive, partly_done):
 
 
 @pytest.mark.parametrize("workers", [None, "2"])
-def test_a_damaged_image_is_named_and_nothing_is_half_written(drive, tmp_path, workers, request):
-    if workers:
-        request.getfixturevalue("two_workers")
+def test_a_damaged_image_is_named_and_nothing_is_half_written(drive, tmp_path, workers):
     damaged = tmp_path / "drive"
     shutil.copytree(drive, damaged)
     file = damaged / "left" / "000009.png"
@@ -290,57 +286,17 @@ def test_what_auto_comes_to_without_loading_it():
     assert choose_estimator().name in ("classical", "dwarf_lite")
 
 
-@pytest.fixture(scope="module")
-def two_workers():
-    """Ray, joined once for the tests that use it; what is started for one call is in test_workers.py."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 << 20,
-    )
-    yield ray
-    ray.shutdown()
-
-
-def parent(pid):
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def ray_workers():
-    """Processes below this one that run a task."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            name = (process / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if name.startswith(b"ray::_apply") and parent(parent(process.name)) == os.getpid():
-            yield int(process.name)
-
-
-def test_workers_give_the_same_results_though_one_is_killed(drive, results, tmp_path, two_workers):
-    killed = []
-
-    def report(done, total):
-        if done >= 2 and not killed:
-            for pid in ray_workers():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-                break
-
+def test_workers_give_the_same_results_though_one_is_killed(
+    drive, results, tmp_path, worker_killer
+):
     out = tmp_path / "out"
-    summary = predict(KittiDrive(drive), out, CLASSICAL, workers="2", progress=report)
-    assert killed
+    summary = predict(KittiDrive(drive), out, CLASSICAL, workers="2", progress=worker_killer)
+    assert worker_killer.killed
     assert summary.predicted == FRAMES - 1
     assert files(out) == files(results)
 
 
-def test_evaluation_by_workers_is_the_same(real_data, two_workers):
+def test_evaluation_by_workers_is_the_same(real_data):
     folder = real_data("devkit_small")
     alone = evaluate_folder(folder / "res", folder / "gt")
     shared = evaluate_folder(folder / "res", folder / "gt", workers="2")
