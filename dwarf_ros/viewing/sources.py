@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dwarf_ros.estimators import EstimatorChoice, choose_estimator, load
-from dwarf_ros.evaluation.kitti.rules import read_maps
+from dwarf_ros.evaluation.kitti.folder import read_maps
 from dwarf_ros.formats import read_disparity_png, read_flow_png
 from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.recordings.bag.storage import is_bag
