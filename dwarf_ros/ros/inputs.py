@@ -14,7 +14,6 @@ import numpy as np
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind, qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dwarf_ros.recordings.camera_messages import (
@@ -26,6 +25,7 @@ from dwarf_ros.recordings.camera_messages import (
 from dwarf_ros.ros import distro
 from dwarf_ros.ros.log import ThrottledLog
 from dwarf_ros.ros.messages import ns_from_stamp
+from dwarf_ros.ros.parameters import QOS_OVERRIDES
 from dwarf_ros.ros.statistics import Statistics, listed
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, Synchronizer
 from dwarf_ros.types import InputError, StereoCamera
@@ -166,7 +166,7 @@ class Inputs:
             CompressedImage if self._is_compressed(topic) else INPUT_TOPICS[topic],
             self._resolved(topic),
             qos_profile=qos_profile_sensor_data,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QOS_OVERRIDES,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=functools.partial(self._on_incompatible_qos, topic)
             ),

@@ -112,6 +112,16 @@ def camera_info_messages(
     return left, right
 
 
+def camera_info_message(scene_flow: SceneFlow) -> CameraInfo:
+    """CameraInfo of the left image and the depth, with the size, stamp and frame_id of the scene flow.
+
+    Raises:
+        InputError: the scene flow has no camera.
+    """
+    camera = _camera_of(scene_flow)
+    return camera_info_messages(camera, scene_flow.stamp, scene_flow.frame_id)[0]
+
+
 def disparity_message(
     scene_flow: SceneFlow, min_disparity: float = DEFAULT_MIN_DISPARITY
 ) -> DisparityImage:

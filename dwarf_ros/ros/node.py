@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import rclpy
 import rclpy.utilities
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
@@ -26,7 +26,13 @@ from dwarf_ros.ros import distro
 from dwarf_ros.ros.inputs import Inputs, Received
 from dwarf_ros.ros.log import ThrottledLog, one_line
 from dwarf_ros.ros.outputs import Publishers
-from dwarf_ros.ros.parameters import PARAMETERS, descriptor, rejection
+from dwarf_ros.ros.parameters import (
+    PARAMETERS,
+    ParameterSpec,
+    descriptor,
+    rejection,
+    with_doubles,
+)
 from dwarf_ros.ros.statistics import SKIPPED, STOPPED, Statistics
 from dwarf_ros.ros.status import Status
 from dwarf_ros.ros.synchronizer import ConsecutivePairs
@@ -55,12 +61,14 @@ class DwarfNode(LifecycleNode):
         self._log = ThrottledLog(self.get_logger())
 
         self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_pre_set_parameters_callback(with_doubles)
         for name, spec in PARAMETERS.items():
             try:
-                self.declare_parameter(name, spec.default, descriptor(spec))
+                self._declare(name, spec)
             except ParameterException as error:
                 raise InputError(f"parameter {name}: {' '.join(str(error).split())}") from None
 
+        self._reply_to_invalid_transitions()
         self._status = Status(self, self.statistics, self._drops, self._log)
         # A steady clock: with use_sim_time and no /clock, diagnostics are needed most.
         self.create_timer(
@@ -126,6 +134,7 @@ class DwarfNode(LifecycleNode):
         """Unsubscribe and release everything."""
         self._stop()
         self._release()
+        self._status.finalized = True
         return super().on_shutdown(state)
 
     def close(self) -> None:
@@ -139,6 +148,32 @@ class DwarfNode(LifecycleNode):
             # The interpreter cannot be taken down beneath a thread that computes.
             _exit_at_once()
         self.destroy_node()
+
+    def _declare(self, name: str, spec: ParameterSpec) -> None:
+        if isinstance(spec.default, float):
+            # An integer is accepted for a double.
+            dynamic = ParameterDescriptor(dynamic_typing=True)
+            value = self.declare_parameter(name, spec.default, dynamic).value
+            self.undeclare_parameter(name)
+            if type(value) is int:
+                self.declare_parameter(name, float(value), descriptor(spec), ignore_override=True)
+                return
+        self.declare_parameter(name, spec.default, descriptor(spec))
+
+    def _reply_to_invalid_transitions(self) -> None:
+        """Reply `success=False` to them; Jazzy's rclpy raises and sends no reply, for which clients wait forever."""
+        (service,) = (s for s in self.services if s.srv_name.endswith("/change_state"))
+        change_state = service.callback
+
+        def reply(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:  # RCLError, which is not public
+                self.get_logger().warning(f"transition refused: {one_line(error)}")
+                response.success = False
+                return response
+
+        service.callback = reply
 
     def _failure(self, line: str, advice: str = "") -> TransitionCallbackReturn:
         self._status.transition_error = line
@@ -162,7 +197,11 @@ class DwarfNode(LifecycleNode):
         return self.get_parameter(name).value
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        reason = rejection(changed, self._worker is not None, self._parameter)
+        reason = rejection(
+            changed,
+            configured=self._worker is not None,
+            current=lambda name: self.get_parameter_or(name).value,
+        )
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _configured_size(self) -> WarmUp | None:

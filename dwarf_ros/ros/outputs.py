@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Float64
 from stereo_msgs.msg import DisparityImage
 from visualization_msgs.msg import MarkerArray
 
 from dwarf_ros.ros import messages
+from dwarf_ros.ros.parameters import QOS_OVERRIDES
 from dwarf_ros.types import InputError, SceneFlow
 
 LATENCY_TOPIC = "debug/latency_ms"
@@ -68,6 +68,8 @@ OUTPUTS = {
     "depth": Output(
         Image, lambda e: messages.depth_message(e.scene_flow, e.max_depth_m, e.min_disparity)
     ),
+    # As depth, for consumers such as depth_image_proc, which expect it beside the image.
+    "camera_info": Output(CameraInfo, lambda e: messages.camera_info_message(e.scene_flow)),
     "flow": Output(Image, lambda e: messages.flow_message(e.scene_flow)),
     "flow_color": Output(Image, lambda e: messages.flow_color_message(e.scene_flow)),
     "scene_flow": Output(
@@ -107,7 +109,7 @@ class Publishers:
                 message_type,
                 topic,
                 QoSProfile(depth=2),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=QOS_OVERRIDES,
             )
 
     def wanted(self) -> list[str]:

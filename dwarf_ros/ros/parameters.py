@@ -9,8 +9,20 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSPolicyKind
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from dwarf_ros.ros import messages
+
+QOS_OVERRIDES = QoSOverridingOptions(
+    (
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    )
+)
+"""Policies of every topic that parameters `qos_overrides.*` can set."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,7 @@ class ParameterSpec:
         description: one or two sentences, with the unit.
         between: smallest and largest value of a number.
         choices: allowed values of a string; empty: any.
-        changes: "live": takes effect at once; "configure": only while the node is unconfigured; "start": read-only.
+        changes: "live": takes effect at once; "configure": only while the node is unconfigured; "start": never.
     """
 
     default: Any
@@ -144,10 +156,11 @@ PARAMETERS = {
 
 
 def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    """Description, range and read-only flag of a parameter, for `declare_parameter`."""
-    descriptor = ParameterDescriptor(
-        description=spec.description, read_only=spec.changes == "start"
-    )
+    """Description and range of a parameter, for `declare_parameter`.
+
+    None is flagged as read-only: rclpy would refuse unchanged values, too, as those of `ros2 param load`.
+    """
+    descriptor = ParameterDescriptor(description=spec.description)
     if spec.choices:
         descriptor.additional_constraints = " or ".join(spec.choices)
     if spec.between is not None:
@@ -161,13 +174,24 @@ def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
     return descriptor
 
 
+def with_doubles(changed: list[Parameter]) -> list[Parameter]:
+    """The same values, with integers for doubles converted."""
+    return [
+        Parameter(parameter.name, value=float(parameter.value))
+        if type(parameter.value) is int
+        and isinstance(getattr(PARAMETERS.get(parameter.name), "default", None), float)
+        else parameter
+        for parameter in changed
+    ]
+
+
 def rejection(changed: Iterable[Parameter], configured: bool, current: Callable[[str], Any]) -> str:
     """Why the node refuses these values of its parameters; empty if it accepts them.
 
     Args:
         changed: the new values.
         configured: whether the node is configured.
-        current: the present value of a parameter.
+        current: the present value of a parameter, None before it is declared.
     """
     for parameter in changed:
         name, value, spec = parameter.name, parameter.value, PARAMETERS.get(parameter.name)
@@ -175,8 +199,12 @@ def rejection(changed: Iterable[Parameter], configured: bool, current: Callable[
             continue
         if spec.choices and value not in spec.choices:
             return f"{name} is {value!r}, expected {' or '.join(spec.choices)}"
-        if spec.changes == "configure" and configured and value != current(name):
+        if current(name) in (value, None):
+            continue
+        if spec.changes == "configure" and configured:
             return f"{name} is read when the node is configured: deactivate and clean up first"
+        if spec.changes == "start":
+            return f"{name} is read-only: it is read when the node starts"
     return ""
 
 

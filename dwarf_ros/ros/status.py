@@ -10,11 +10,11 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from dwarf_ros.ros.inputs import INPUT_TOPICS, STALLED_S, Inputs
+from dwarf_ros.ros.inputs import INPUT_TOPICS, LEFT, STALLED_S, Inputs
 from dwarf_ros.ros.log import ThrottledLog
 from dwarf_ros.ros.messages import stamp_from_ns
+from dwarf_ros.ros.parameters import QOS_OVERRIDES
 from dwarf_ros.ros.statistics import Statistics, values_of
 from dwarf_ros.ros.worker import Worker
 
@@ -32,21 +32,25 @@ class Status:
 
     Attributes:
         transition_error: why the last lifecycle transition failed, one line; empty if it did not.
+        finalized: whether the node was shut down.
     """
 
     def __init__(
         self, node: Node, statistics: Statistics, drops: Mapping[str, int], log: ThrottledLog
     ) -> None:
         self.transition_error = ""
+        self.finalized = False
         self._node = node
         self._statistics = statistics
         self._drops = drops
         self._log = log
+        self._name = node.get_fully_qualified_name()
+        self._hardware_id = node.resolve_topic_name(LEFT)
         self._publisher = node.create_publisher(
             DiagnosticArray,
             "/diagnostics",
             10,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QOS_OVERRIDES,
         )
         self._accepted_seen = 0
         self._progress_s = time.monotonic()
@@ -88,9 +92,7 @@ class Status:
         }
         now_ns = self._node.get_clock().now().nanoseconds
         self._publisher.publish(
-            diagnostics_message(
-                self._node.get_fully_qualified_name(), now_ns, level, message, values
-            )
+            diagnostics_message(self._name, self._hardware_id, now_ns, level, message, values)
         )
 
     def _assess(self, inputs: Inputs | None, worker: Worker | None) -> tuple[bytes, str, str]:
@@ -104,7 +106,7 @@ class Status:
         if self.transition_error:
             return DiagnosticStatus.ERROR, "transition", self.transition_error
         if inputs is None or worker is None:
-            return DiagnosticStatus.WARN, "inactive", "not active"
+            return DiagnosticStatus.WARN, *self._inactive(worker)
         if not worker.alive:
             line = "the worker thread has ended: deactivate and activate the node"
             return DiagnosticStatus.ERROR, "dead", line
@@ -116,6 +118,15 @@ class Status:
         if counted.failing:
             return DiagnosticStatus.ERROR, "failing", f"pair not estimated: {counted.last_error}"
         return DiagnosticStatus.OK, "active", "active"
+
+    def _inactive(self, worker: Worker | None) -> tuple[str, str]:
+        """Kind and line of a lifecycle state other than active."""
+        if self.finalized:
+            return "finalized", "finalized: start the node again"
+        state, transition = (
+            ("unconfigured", "configure") if worker is None else ("inactive", "activate")
+        )
+        return state, f"{state}: ros2 lifecycle set {self._name} {transition}"
 
 
 def resident_memory_mib() -> float | None:
@@ -129,17 +140,27 @@ def resident_memory_mib() -> float | None:
 
 def diagnostics_message(
     node_name: str,
+    hardware_id: str,
     stamp_ns: int,
     level: bytes,
     message: str,
     values: Mapping[str, object],
 ) -> DiagnosticArray:
-    """The node's status: a level of DiagnosticStatus, one line, and values by key."""
+    """The status of a node, by its full name, and of its camera, by the topic of its left images.
+
+    Args:
+        node_name: the node's full name, for example /stereo/dwarf.
+        hardware_id: full name of the topic of the left images.
+        stamp_ns: current time, ns.
+        level: of DiagnosticStatus.
+        message: one line.
+        values: by key.
+    """
     status = DiagnosticStatus(
         level=level,
         name=f"{node_name}: scene flow",
         message=message,
-        hardware_id="",
+        hardware_id=hardware_id,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
     array = DiagnosticArray(status=[status])

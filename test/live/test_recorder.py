@@ -137,7 +137,7 @@ class Talker:
         from dwarf_ros.ros.status import diagnostics_message
 
         message = diagnostics_message(
-            "dwarf", 1, DiagnosticStatus.OK, "active", {"accepted": accepted}
+            "/dwarf", "", 1, DiagnosticStatus.OK, "active", {"accepted": accepted}
         )
         self.publishers["/diagnostics"].publish(message)
 

@@ -79,7 +79,9 @@ def test_what_is_published_is_shown_with_latency_and_drops(ros_environment, tmp_
             publishers["estimate"].publish(scene_flow_message(answer(stamp), "classical"))
             publishers["debug/latency_ms"].publish(Float64(data=12.5))
             publishers["/diagnostics"].publish(
-                diagnostics_message("dwarf", stamp, DiagnosticStatus.OK, "active", values)
+                diagnostics_message(
+                    "/robot/dwarf", "", stamp, DiagnosticStatus.OK, "active", values
+                )
             )
             time.sleep(0.3)
         viewer.send_signal(signal.SIGINT)

@@ -25,7 +25,8 @@ pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.parameter import parameter_value_to_python
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from rclpy.qos import DurabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float64
 from stereo_msgs.msg import DisparityImage
 from visualization_msgs.msg import MarkerArray
@@ -477,6 +478,85 @@ def test_lifecycle_transitions_can_be_gone_through_again_and_again(start_node, r
     assert "Traceback" not in process.log()
 
 
+def test_every_invalid_transition_gets_a_reply_in_every_state(start_node, rig):
+    """A client without code of this package, as Nav2's lifecycle manager is one."""
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState, GetState
+
+    start_node(*CLASSICAL, "-p", "autostart:=false", active=False)
+    valid = {
+        "unconfigured": {"configure": 1, "shutdown": 5},
+        "inactive": {"cleanup": 2, "activate": 3, "shutdown": 6},
+        "active": {"deactivate": 4, "shutdown": 7},
+        "finalized": {},
+    }
+    change = rig.node.create_client(ChangeState, "dwarf/change_state")
+    rig.wait_for(change.service_is_ready)
+
+    def reply_in_time(**transition: Any) -> bool:
+        future = change.call_async(ChangeState.Request(transition=Transition(**transition)))
+        rig.wait_for(future.done, timeout_s=1.0)
+        return future.result().success
+
+    def state() -> str:
+        return rig.call(GetState, "dwarf/get_state", GetState.Request()).current_state.label
+
+    for expected, step in (
+        ("unconfigured", "configure"),
+        ("inactive", "activate"),
+        ("active", "shutdown"),
+        ("finalized", None),
+    ):
+        assert state() == expected
+        labels = {"configure", "cleanup", "activate", "deactivate", "nonsense"}
+        for label in sorted(labels - valid[expected].keys()):
+            assert not reply_in_time(label=label)
+        for number in sorted({0, *range(1, 9), 60, 255} - set(valid[expected].values())):
+            assert not reply_in_time(id=number)
+        assert state() == expected
+        if step:
+            assert rig.transition(step)
+
+
+def test_camera_info_is_beside_the_depth_and_fits_it(start_node, rig):
+    start_node(*CLASSICAL, "-p", "frame_id:=elsewhere", "-p", "max_depth_m:=30")
+    infos, depths = rig.listen("camera_info", CameraInfo), rig.listen("depth", Image)
+    rig.connect()
+    rig.feed_until(lambda: infos and depths and infos[-1].header == depths[-1].header)
+    info, depth = infos[-1], depths[-1]
+    assert info.header.frame_id == "elsewhere"
+    assert (info.width, info.height) == (depth.width, depth.height)
+    assert (info.p[0], info.p[2], info.p[6]) == (FX, CAMERA.cx, CAMERA.cy)
+    np.testing.assert_array_equal(np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))[:, :3])
+
+
+def test_two_cameras_have_two_names_in_the_diagnostics(start_node, rig):
+    for name in ("front", "rear"):
+        start_node(*CLASSICAL, "-r", f"__ns:=/{name}", name=f"/{name}/dwarf")
+    statuses = rig.listen("/diagnostics", DiagnosticArray)
+    rig.wait_for(lambda: len({s.status[0].name for s in statuses}) == 2)
+    assert {(s.status[0].name, s.status[0].hardware_id) for s in statuses} == {
+        (f"/{name}/dwarf: scene flow", f"/{name}/left/image_rect") for name in ("front", "rear")
+    }
+
+
+def test_an_unchanged_dump_of_the_parameters_can_be_loaded(start_node, rig):
+    start_node(*CLASSICAL, "-p", "max_depth_m:=30")
+    for name, spec in parameters.PARAMETERS.items():
+        values = {"estimator": "classical", "max_depth_m": 30.0}
+        result = rig.set_parameter(name, values.get(name, spec.default))
+        assert result.successful, result.reason
+    assert rig.set_parameter("max_depth_m", 40).successful
+    assert not rig.set_parameter("max_depth_m", "far").successful
+
+
+def test_durability_can_be_overridden(start_node, rig):
+    policy = "qos_overrides./depth.publisher.durability:=transient_local"
+    start_node(*CLASSICAL, "-p", policy)
+    (end,) = rig.node.get_publishers_info_by_topic("/depth")
+    assert end.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+
+
 def test_diagnostics_count_pairs_and_name_estimator_and_engine(start_node, rig):
     start_node(*CLASSICAL)
     flows = rig.listen("flow", Image)
@@ -587,7 +667,7 @@ def test_the_parameters_that_ros_knows_are_those_of_the_table(start_node, rig):
     for descriptor, value in zip(described, values, strict=True):
         spec = parameters.PARAMETERS[descriptor.name]
         assert descriptor.description == spec.description
-        assert descriptor.read_only == (spec.changes == "start")
+        assert not descriptor.read_only
         ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
         assert [(r.from_value, r.to_value) for r in ranges] == [spec.between][: len(ranges)]
         assert bool(ranges) == (spec.between is not None)
@@ -921,7 +1001,8 @@ def test_diagnostics_come_at_once_when_the_state_changes_and_time_every_stage(st
     assert float(values["rate left/image_rect (Hz)"]) > 0
     assert 10 < float(values["memory (MiB)"]) < 10_000
     # Off and on at once: each state is there to be heard for less than the second between two reports.
-    for transition, told in (("deactivate", "not active"), ("activate", "active")):
+    inactive = "inactive: ros2 lifecycle set /dwarf activate"
+    for transition, told in (("deactivate", inactive), ("activate", "active")):
         statuses.clear()
         assert rig.transition(transition)
         start_s = time.monotonic()

@@ -102,12 +102,15 @@ def test_values_and_status_carry_every_count():
         "p95 encode (ms)": "",
         "last error": "left/image_rect: data has 0 bytes",
     }
-    message = diagnostics_message("dwarf", 1_500_000_000, DiagnosticStatus.WARN, "slow", values)
+    message = diagnostics_message(
+        "/dwarf", "/left/image_rect", 1_500_000_000, DiagnosticStatus.WARN, "slow", values
+    )
     (status,) = message.status
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1, 500_000_000)
-    assert (status.level, status.name, status.message) == (
+    assert (status.level, status.name, status.hardware_id, status.message) == (
         DiagnosticStatus.WARN,
-        "dwarf: scene flow",
+        "/dwarf: scene flow",
+        "/left/image_rect",
         "slow",
     )
     assert {v.key: v.value for v in status.values} == {k: str(v) for k, v in values.items()}
