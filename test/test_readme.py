@@ -33,7 +33,7 @@ def test_topics_are_those_the_node_publishes():
 def test_commands_exist(capsys):
     from dwarf_ros.cli import main
 
-    stated = {re.match(r"`dwarf ([a-z-]+)", row[0]) for row in rows("The command")}
+    stated = {re.match(r"`dwarf ([a-z-]+)", row[0]) for row in rows("The command line")}
     names = {match.group(1) for match in stated if match}
     with pytest.raises(SystemExit):
         main(["--help"])
