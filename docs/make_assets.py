@@ -1,8 +1,8 @@
-"""Makes what these pages show, pictures and tables: `make docs-assets`.
+"""Generate the pictures and tables of these pages: `make docs-assets`.
 
-python docs/make_assets.py [RECIPE] [--tables]; RECIPE is the recipe.json of benchmarks/training_recipe.py, of which the
-curves are drawn; --tables makes the tables alone, which takes seconds. Two pictures are taken by hand: demo.png by `make
-demo` (cp out/demo/pictures/frame_000010.png docs/pictures/demo.png), viewer.png from the page of `dwarf view`.
+python docs/make_assets.py [RECIPE] [--tables]; RECIPE is the recipe.json of benchmarks/training_recipe.py, whose curves are
+drawn; --tables generates only the tables, which takes seconds. Two pictures are made by hand: demo.png with `make demo` (cp
+out/demo/pictures/frame_000010.png docs/pictures/demo.png) and viewer.png, a screenshot of `dwarf view`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KITTI_SIZE = (384, 1280)
 
 
 def main() -> int:
-    """Make all, or the tables alone."""
+    """Generate everything, or only the tables."""
     arguments = sys.argv[1:]
     if "--tables" in arguments:
         write_tables()
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def write_picture(name: str, rgb: np.ndarray) -> None:
-    """A picture as small as its kind of file makes it."""
+    """Write a picture with strong compression."""
     options = (
         (cv2.IMWRITE_JPEG_QUALITY, 88)
         if name.endswith(".jpg")
@@ -84,7 +84,7 @@ def write_picture(name: str, rgb: np.ndarray) -> None:
 
 
 def street() -> Result:
-    """The answer of the classical estimator to two frames of a made street, with its truth."""
+    """Estimate of `classical` for two frames of a synthetic street, with ground truth."""
     drive = ProceduralDrive(SEED, FRAME + 2, WIDTH, HEIGHT)
     previous, current = drive[FRAME], drive[FRAME + 1]
     truth = drive.ground_truth(FRAME, FRAME + 1)
@@ -95,14 +95,14 @@ def street() -> Result:
         flow = known.flow + gap[..., None]
         return Maps(known.disparity + gap, known.disparity_next + gap, flow)
 
-    hidden = truth.disparity_occluded | truth.flow_occluded
-    both = SampleTruth(occ=maps(~known.valid), noc=maps(~known.valid | hidden))
-    answer = load_estimator("classical").estimate(previous, current)
-    return Result("000010", answer, previous.left, "classical on opencv", truth=both)
+    occluded = truth.disparity_occluded | truth.flow_occluded
+    both = SampleTruth(occ=maps(~known.valid), noc=maps(~known.valid | occluded))
+    scene_flow = load_estimator("classical").estimate(previous, current)
+    return Result("000010", scene_flow, previous.left, "classical on opencv", truth=both)
 
 
 def rectification() -> np.ndarray:
-    """Left and right images with lines across both, rectified, and with a right camera that is turned."""
+    """Left and right images with lines across both: rectified, and with a rotated right camera."""
     drive = ProceduralDrive(SEED, 1, 400, 200)
     frame, camera = drive[0], drive.camera
     matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
@@ -116,7 +116,9 @@ def rectification() -> np.ndarray:
         for row in range(25, camera.height, 30):
             cv2.line(pair, (0, row), (pair.shape[1], row), (255, 214, 10), 1)
         note = (
-            "each point on one line in both" if right is frame.right else "lines meet other points"
+            "the same point is on the same line"
+            if right is frame.right
+            else "the same point is on different lines"
         )
         rows.append(titled(pair, f"Left and right image, {verdict}", note))
     return stacked(rows)
@@ -138,7 +140,7 @@ def training_scenes() -> np.ndarray:
 
 
 def proxy_labels() -> np.ndarray:
-    """A frame and the labels of it that `dwarf distill` keeps of a teacher's."""
+    """A frame and its labels from `dwarf distill`."""
     from dwarf_ros.inference.distill import distill
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -154,15 +156,15 @@ def proxy_labels() -> np.ndarray:
     return side_by_side(
         [
             titled(drive[0].left, "Left image"),
-            titled(disparity_color(disparity), "Disparity to learn from", kept),
-            titled(flow_color(flow), "Flow to learn from", flow_kept),
+            titled(disparity_color(disparity), "Labels: disparity", kept),
+            titled(flow_color(flow), "Labels: optical flow", flow_kept),
         ],
         8,
     )
 
 
 def work() -> Chart:
-    """Multiplications of the parts of both networks."""
+    """Multiply-accumulate operations in the parts of both networks."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from dwarf_ros import network
     from dwarf_ros.evaluation.benchmark import work_of
@@ -178,12 +180,12 @@ def work() -> Chart:
         for name, macs in parts.items()
     ]
     height, width = KITTI_SIZE
-    title = f"Multiplications with addition, {width} x {height} px"
+    title = f"Multiply-accumulate operations, {width} x {height} px"
     return Chart(title, "bar", "part of the network", "GMAC", series)
 
 
 def consistency() -> Chart:
-    """What `dwarf bag evaluate` finds in a recording without ground truth."""
+    """Result of `dwarf bag evaluate` for a recording without ground truth."""
     from dwarf_ros.evaluation.bag_report import evaluate_bag
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -194,7 +196,7 @@ def consistency() -> Chart:
             rows = list(csv.DictReader(file))
     wanted = {
         "warped by flow": "photometric_left_next",
-        "as it is": "photometric_left_next_unwarped",
+        "unwarped": "photometric_left_next_unwarped",
     }
     numbers = list(range(len(rows)))
     series = [
@@ -202,10 +204,10 @@ def consistency() -> Chart:
         for name, column in wanted.items()
     ]
     return Chart(
-        "Left image against the next one",
+        "Difference between consecutive left images",
         "line",
         "pair",
-        "difference [grey levels]",
+        "difference [gray levels]",
         series,
     )
 
@@ -221,7 +223,7 @@ def training_recipe(file: Path) -> Chart:
 
 
 def engines() -> list[str]:
-    """What each engine computes in."""
+    """Precisions of each engine."""
     rows = [
         f"| `{name}` | {', '.join(f'`{p}`' for p in of)} |" for name, of in PRECISIONS_OF.items()
     ]
@@ -229,20 +231,20 @@ def engines() -> list[str]:
 
 
 def presets() -> list[str]:
-    """The sizes of the networks."""
+    """Sizes of the networks."""
     names = list(PRESETS)
     rows = {
-        "levels of the encoder": lambda p: f"{p.coarsest_level}",
-        "channels of the encoder": lambda p: ", ".join(map(str, p.encoder_channels)),
-        "convolutions of each level": lambda p: ", ".join(map(str, p.encoder_convolutions)),
+        "encoder levels": lambda p: f"{p.coarsest_level}",
+        "encoder channels": lambda p: ", ".join(map(str, p.encoder_channels)),
+        "convolutions per level": lambda p: ", ".join(map(str, p.encoder_convolutions)),
         "grid of the finest estimate": lambda p: f"{2**p.finest_level} px",
         "first estimate": lambda p: (
-            "all pixels matched with all" if p.matching else "from the cost volumes"
+            "from matching all pixels" if p.matching else "from cost volumes"
         ),
-        "trunk of a level": lambda p: ", ".join(map(str, p.trunk_channels)),
-        "heads of a level": lambda p: ", ".join(map(str, p.head_channels)),
+        "trunk channels per level": lambda p: ", ".join(map(str, p.trunk_channels)),
+        "head channels per level": lambda p: ", ".join(map(str, p.head_channels)),
         "dense connections": lambda p: "yes" if p.dense else "no",
-        "enlarged": lambda p: "mixture of neighbours" if p.convex_enlargement else "bilinearly",
+        "upsampling": lambda p: "learned mixture" if p.convex_enlargement else "bilinear",
     }
     return [
         f"| | {' | '.join(f'`{name}`' for name in names)} |",
@@ -259,15 +261,15 @@ def exported() -> list[str]:
     height, width = KITTI_SIZE
     rows = [
         *(
-            ("in", name, 3, "RGB in 0 to 1")
+            ("input", name, 3, "RGB, 0 to 1")
             for name in ("left_t0", "right_t0", "left_t1", "right_t1")
         ),
-        ("out", "disparity", 1, "px, negative: x_right - x_left at t0"),
-        ("out", "disparity_change", 1, "px, negative: the same at t1, of the pixels of left_t0"),
-        ("out", "forward_flow", 2, "px, u to the right and v downwards, from left_t0 to left_t1"),
+        ("output", "disparity", 1, "px, negative: x_right - x_left at t0"),
+        ("output", "disparity_change", 1, "px, negative: disparity at t1 of the pixels of left_t0"),
+        ("output", "forward_flow", 2, "px, u to the right, v down, from left_t0 to left_t1"),
     ]
     return [
-        f"| | name | float32, `--size {height}x{width}` (multiples of {SIZE_MULTIPLE}) | is |",
+        f"| | name | float32, `--size {height}x{width}` (multiples of {SIZE_MULTIPLE}) | content |",
         "|---|---|---|---|",
         *(
             f"| {way} | `{name}` | 1 x {height} x {width} x {c} | {what} |"
@@ -277,22 +279,22 @@ def exported() -> list[str]:
 
 
 def drops() -> list[str]:
-    """Causes under which the live node counts images and pairs that it did not estimate."""
+    """Causes by which the node counts images and pairs without an estimate."""
     from dwarf_ros.ros import inputs, statistics, synchronizer
 
     texts = {
-        f"not paired: {synchronizer.NO_PARTNER}": "an image whose partner from the other camera did not arrive, or has another stamp",
-        f"not paired: {synchronizer.DUPLICATE}": "an image with the stamp of an earlier one",
-        f"not paired: {synchronizer.TIME_JUMP}": "time went back: a bag in a loop, a clock that was set",
-        f"not paired: {synchronizer.NO_CAMERA}": "images before both `camera_info`, or with ones that cannot be used",
-        f"not paired: {synchronizer.SIZE_MISMATCH}": "left, right and calibration are not of one size",
-        f"not paired: {synchronizer.GAP}": "more than `max_frame_gap_s` since the frame before",
-        f"not paired: {synchronizer.RESTART}": "image size or calibration changed",
-        f"not paired: {inputs.UNREADABLE}": "a compressed image that is neither JPEG nor PNG, or damaged",
-        f"dropped: {statistics.BUSY}": "the estimator was still busy with an earlier pair: it is slower than the camera",
+        f"not paired: {synchronizer.NO_PARTNER}": "the image of the other camera is missing or has a different stamp",
+        f"not paired: {synchronizer.DUPLICATE}": "the image has the stamp of an earlier one",
+        f"not paired: {synchronizer.TIME_JUMP}": "the stamps went back: a looped bag, or a clock that was set",
+        f"not paired: {synchronizer.NO_CAMERA}": "`camera_info` is missing or cannot be used",
+        f"not paired: {synchronizer.SIZE_MISMATCH}": "left image, right image and calibration differ in size",
+        f"not paired: {synchronizer.GAP}": "more than `max_frame_gap_s` since the previous frame",
+        f"not paired: {synchronizer.RESTART}": "the image size or the calibration changed",
+        f"not paired: {inputs.UNREADABLE}": "a compressed image is damaged, or neither JPEG nor PNG",
+        f"dropped: {statistics.BUSY}": "the estimator was still busy: it is slower than the camera",
         f"dropped: {statistics.SKIPPED}": "skipped because of `process_every_n`",
         f"dropped: {statistics.NO_SUBSCRIBER}": "no output has a subscriber",
-        f"dropped: {statistics.WARMING_UP}": "the network is being compiled for images of this size",
+        f"dropped: {statistics.WARMING_UP}": "the network is being compiled for this image size",
         f"dropped: {statistics.STOPPED}": "the node was deactivated",
         f"dropped: {statistics.FAILED}": "an error, see `last error`",
     }
@@ -304,12 +306,12 @@ def drops() -> list[str]:
 
 
 def recipe() -> list[str]:
-    """The curves of short trainings, where they have been drawn."""
+    """Curves of short trainings, if they have been drawn."""
     if not (PICTURES / "training_recipe.svg").is_file():
         return []
     return [
-        "What each part of the recipe is worth, in short trainings validated on the same held-out drives. Flow takes longer "
-        "than that to be learnt; `model/README.md` has the course of the whole training.",
+        "These curves show what each part of the training recipe contributes, in short trainings validated on the same held-out "
+        "drives. Flow takes longer to learn; `model/README.md` has the progress of the complete training.",
         "",
         "![Curves of short trainings](pictures/training_recipe.svg)",
     ]
@@ -322,21 +324,21 @@ TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "exported": ("exporting.md", exported),
     "drops": ("diagnostics.md", drops),
 }
-"""Name of a table to the page it is on, and what makes its lines."""
+"""Name of a table -> its page and the function that generates its lines."""
 
 
 def with_table(page: str, name: str, lines: list[str]) -> str:
-    """A page with the table between its two marks replaced."""
+    """A page with the table between its two markers replaced."""
     begin, end = f"<!-- table {name}: made by docs/make_assets.py -->", "<!-- end of table -->"
     before, _, rest = page.partition(begin)
     if not rest:
-        raise ValueError(f"no mark {begin}")
+        raise ValueError(f"no marker {begin}")
     after = rest.partition(end)[2]
     return f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{after}"
 
 
 def write_tables() -> None:
-    """Put the tables into their pages, and make the page of the parameters."""
+    """Write the tables into their pages, and the page of the parameters."""
     from dwarf_ros.ros.parameters import parameter_table
 
     write_atomically(HERE / "parameters.md", parameter_table().encode())

@@ -1,4 +1,4 @@
-"""A drawing of the network as its preset describes it, as SVG."""
+"""SVG drawing of a network preset."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _COLOURS = {
 
 
 def network_drawing(preset: Preset) -> str:
-    """Encoder down the left, decoder up the right, a row a level; SVG."""
+    """SVG with the encoder on the left, the decoder on the right, and one row per level."""
     drawing = _Drawing()
     levels = preset.coarsest_level
     side = 2 * preset.max_displacement + 1
     volumes = f"{side} + {side} + {side**2} + {side**2} channels"
     bottom = _TOP + levels * _ROW
 
-    drawing.heading(_ENCODER, "Encoder", "one for all four images")
+    drawing.heading(_ENCODER, "Encoder", "shared by all four images")
     drawing.heading((_WARP[0], _FLOW[0] + _FLOW[1] - _WARP[0]), "Decoder", "coarse to fine")
     drawing.box("image", _ENCODER, 66, "four images", "left, right at t0 and t1")
     for level in range(1, levels + 1):
@@ -53,7 +53,7 @@ def network_drawing(preset: Preset) -> str:
         coarsest = level == levels
         warped = not coarsest or preset.matching
         if warped:
-            drawing.box("volume", _WARP, top, "warp", "by flow so far")
+            drawing.box("volume", _WARP, top, "warp", "by scene flow so far")
             drawing.arrow((_ENCODER[0] + _ENCODER[1], centre), (_WARP[0], centre))
         start = _WARP if warped else _ENCODER
         drawing.arrow((start[0] + start[1], centre), (_VOLUMES[0], centre))
@@ -72,7 +72,7 @@ def network_drawing(preset: Preset) -> str:
         top = bottom + 26
         drawing.box(
             *("volume", (_VOLUMES[0] - 110, 260), top),
-            *("global matching", f"every pixel of level {levels} with every other"),
+            *("global matching", f"all pairs of pixels at level {levels}"),
         )
         drawing.arrow((_ENCODER[0] + _ENCODER[1], top + 20), (_VOLUMES[0] - 110, top + 20))
         drawing.line((_middle(_ENCODER), bottom), (_middle(_ENCODER), top + 20))
@@ -80,7 +80,7 @@ def network_drawing(preset: Preset) -> str:
         drawing.arrow((_middle(_WARP), top), (_middle(_WARP), bottom))
         bottom = top + _BOX
     finest = _TOP + preset.finest_level * _ROW - 40
-    enlarge = "mixed with neighbours" if preset.convex_enlargement else "bilinear"
+    enlarge = "learned mixture" if preset.convex_enlargement else "bilinear"
     drawing.box(
         *("flow", (_FLOW[0] - 90, _FLOW[1] + 90), 66),
         *("disparity, next disparity, flow", f"full size, {enlarge}"),
@@ -120,7 +120,7 @@ class _Drawing:
         )
 
     def path(self, coarser_top: float, finer_bottom: float) -> None:
-        """From a level's scene flow over to the warp of the next finer level."""
+        """Line from the scene flow of a level to the warp of the next finer level."""
         between = (coarser_top + finer_bottom) / 2
         x, end = _middle(_FLOW), _middle(_WARP)
         self._parts.append(

@@ -214,7 +214,7 @@ def test_messages_that_the_diagnostics_page_explains_are_in_the_code():
         for file in sorted((REPOSITORY / "dwarf_ros" / "ros").glob("*.py"))
     )
     code = re.sub(r'"\s*\n\s*f?"', "", re.sub(r"\{[^{}]*\}", "...", code))
-    page = (DOCS / "diagnostics.md").read_text(encoding="utf-8").split("## What is counted")[0]
+    page = (DOCS / "diagnostics.md").read_text(encoding="utf-8").split("## Counters")[0]
     symptoms = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
     quoted = [text for symptom in symptoms for text in re.findall(r"`([^`]+)`", symptom)]
     pieces = [
