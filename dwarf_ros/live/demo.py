@@ -1,6 +1,6 @@
-"""Plays a stereo sequence into the live node, records what it publishes, and shows it: figures and pictures.
+"""Plays a stereo recording into the live node, records its estimates, and reports figures and pictures.
 
-docs/pictures/demo.png is the demo's own: ``make demo && cp out/demo/pictures/frame_000010.png docs/pictures/demo.png``.
+docs/pictures/demo.png comes from the demo: ``make demo && cp out/demo/pictures/frame_000010.png docs/pictures/demo.png``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from dwarf_ros.visualization.panels import scene_flow_panel
 DRIVE_SEED = 4
 DRIVE_FRAMES = 20
 DRIVE_SIZE = (640, 224)
-# Share of the accepted frame pairs that must have been answered.
+# Share of the accepted frame pairs that must have been estimated.
 REQUIRED_SHARE = 0.9
 PICTURES = 7
 # About one to one for the images of the demo's own drive.
@@ -50,12 +50,12 @@ PICTURE_WIDTH = 1100
 
 @dataclass(frozen=True)
 class FrameFigures:
-    """Figures of one answer; errors are over the valid pixels that have ground truth, None without ground truth.
+    """Figures of one estimate; errors are over the valid pixels with ground truth, None without ground truth.
 
     Attributes:
-        frame: number of the reference in the sequence.
-        other: number of the frame it was compared with.
-        latency_ms: from the publication of the newer of the two to the reception of the answer, ms.
+        frame: number of the reference frame in the recording.
+        other: number of the other frame.
+        latency_ms: from the publication of the newer frame to the reception of the estimate, ms.
         valid_percent: valid pixels, % of all.
         disparity_epe_px: mean absolute disparity error, px.
         d1_percent: disparity outliers (> 3 px and > 5 %), %.
@@ -83,10 +83,10 @@ def run_demo(
     reference: str = "current",
     drive: ProceduralDrive | None = None,
 ) -> int:
-    """Play a sequence into the live node over DDS, and print and draw what comes back; ends by itself.
+    """Play a recording into the live node over DDS, and print and draw its estimates; ends by itself.
 
-    Node, player and recorder are processes of their own, on a ROS domain of their own unless ROS_DOMAIN_ID is set.
-    `out` gets figures.json, pictures/, recording/ (one .npz an answer), the logs, and drive/ where there is no source.
+    Node, player and recorder are separate processes, on a ROS domain of their own unless ROS_DOMAIN_ID is set.
+    `out` gets figures.json, pictures/, recording/ (one .npz per estimate), the logs, and drive/ where there is no source.
 
     Args:
         source: folder that `open_recording` reads; None: a procedural drive, which has ground truth.
@@ -97,7 +97,7 @@ def run_demo(
         drive: the drive to play where there is no source; None: the demo's own.
 
     Returns:
-        0 if answers came for at least 90 % of the frame pairs that the node accepted, and for more than none; else 1.
+        0 if the node estimated at least one pair, and at least 90 % of those that it accepted; else 1.
 
     Raises:
         InputError: the source, the estimator or another argument cannot be used.
@@ -126,7 +126,7 @@ def run_demo(
 
 
 def _prepare_folder(out: Path) -> None:
-    """Make the folder, and remove what an earlier demo left that would be mistaken for this one's."""
+    """Create the folder, and remove the results of an earlier demo."""
     prepare_run(out)
     try:
         (out / "pictures").mkdir(exist_ok=True)
@@ -138,36 +138,36 @@ def _prepare_folder(out: Path) -> None:
 
 
 def _show(sequence: StereoRecording, drive: ProceduralDrive | None, out: Path) -> int:
-    """Print and write the figures and pictures of what was recorded; the exit code."""
+    """Print and write figures and pictures of the recorded estimates; returns the exit code."""
     played = read_player_log(out)
     by_stamp = {frame.stamp_ns: frame for frame in played}
     files = sorted((out / RECORDING).glob("*.npz"))
     figures: list[FrameFigures] = []
-    answers: list[tuple[Path, Played]] = []
+    estimates: list[tuple[Path, Played]] = []
     received: list[int] = []
     for file in files:
         recording = read_recording(file)
         reference = by_stamp.get(recording.scene_flow.stamp)
         other = by_stamp.get(recording.scene_flow.other_stamp)
         if reference is None or other is None:
-            raise LiveError(f"{file} answers for a frame that was never played")
+            raise LiveError(f"{file} is of a frame that was never played")
         figures.append(_frame_figures(recording, reference, other, drive))
-        answers.append((file, reference))
+        estimates.append((file, reference))
         received.append(recording.received)
     summary = _summary(figures, received, played, node_values(out))
     _print_table(figures)
     _print_summary(summary)
     document = {"frames": [asdict(frame) for frame in figures], "summary": summary}
     write_atomically(out / "figures.json", (json.dumps(document, indent=2) + "\n").encode())
-    for position in _spread(len(answers), PICTURES):
-        file, reference = answers[position]
+    for position in _spread(len(estimates), PICTURES):
+        file, reference = estimates[position]
         recording = read_recording(file)
         name = f"frame_{reference.index:06d}.png"
         panel = scene_flow_panel(
             sequence[reference.index].left,
             recording.scene_flow,
             f"Frame {reference.index}",
-            f"{summary['estimator']} on {summary['engine']}, answered after "
+            f"{summary['estimator']} on {summary['engine']}, estimated after "
             f"{figures[position].latency_ms:.0f} ms",
             PICTURE_WIDTH,
         )
@@ -176,14 +176,14 @@ def _show(sequence: StereoRecording, drive: ProceduralDrive | None, out: Path) -
     enough = summary["answers"] > 0 and summary["share_percent"] >= 100 * REQUIRED_SHARE
     if not enough:
         _say(
-            f"FAILED: {summary['answers']} answers to {summary['accepted']} accepted pairs, "
+            f"FAILED: {summary['answers']} estimates of {summary['accepted']} accepted pairs, "
             f"expected more than 0 and at least {100 * REQUIRED_SHARE:.0f} %"
         )
     return 0 if enough else 1
 
 
 def _write_small_png(file: Path, picture: np.ndarray) -> None:
-    """Write a picture with the strongest compression: it may go into a document."""
+    """Write a picture with the strongest compression, since it may go into a document."""
     pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     write_atomically(file, data.tobytes())
@@ -202,30 +202,37 @@ def _frame_figures(
     )
     if drive is None:
         return figures
-    true = drive.ground_truth(reference.index, other.index).scene_flow
+    truth = drive.ground_truth(reference.index, other.index).scene_flow
     unknown = np.float32(np.nan)
-    disparity = disparity_errors(
-        np.where(scene_flow.valid, scene_flow.disparity, unknown), true.disparity
-    )
-    flow = flow_errors(np.where(scene_flow.valid[..., None], scene_flow.flow, unknown), true.flow)
-    motion = end_point_error(_motion(scene_flow), _motion(true))
-    return FrameFigures(
-        frame=figures.frame,
-        other=figures.other,
-        latency_ms=figures.latency_ms,
-        valid_percent=figures.valid_percent,
-        disparity_epe_px=_number(disparity.mean),
-        d1_percent=_number(disparity.outlier_rate),
-        flow_epe_px=_number(flow.mean),
-        fl_percent=_number(flow.outlier_rate),
-        motion_epe_m=_median(motion[np.isfinite(motion)]),
+    disparity = np.where(scene_flow.valid, scene_flow.disparity, unknown)
+    flow = np.where(scene_flow.valid[..., None], scene_flow.flow, unknown)
+    disparity_error = disparity_errors(disparity, truth.disparity)
+    flow_error = flow_errors(flow, truth.flow)
+    motion_error = end_point_error(_displacement(scene_flow), _displacement(truth))
+    return replace(
+        figures,
+        disparity_epe_px=_number(disparity_error.mean),
+        d1_percent=_number(disparity_error.outlier_rate),
+        flow_epe_px=_number(flow_error.mean),
+        fl_percent=_number(flow_error.outlier_rate),
+        motion_epe_m=_median(motion_error[np.isfinite(motion_error)]),
     )
 
 
-def _motion(scene_flow: SceneFlow) -> np.ndarray:
-    """3D motion from the one frame to the other, seen from the moving camera, m."""
+def _displacement(scene_flow: SceneFlow) -> np.ndarray:
+    """3D displacement between the two frames, relative to the moving camera, m."""
     points, points_next = scene_flow_points(scene_flow)
     return points_next - points
+
+
+_MEANS = (
+    "valid_percent",
+    "disparity_epe_px",
+    "d1_percent",
+    "flow_epe_px",
+    "fl_percent",
+    "motion_epe_m",
+)
 
 
 def _summary(
@@ -244,17 +251,7 @@ def _summary(
         "rate_out_hz": mean_rate_hz(sorted(received)),
         "latency_median_ms": _median(latencies),
         "latency_p95_ms": float(np.percentile(latencies, 95)) if latencies else None,
-        **{
-            name: _mean([getattr(frame, name) for frame in figures])
-            for name in (
-                "valid_percent",
-                "disparity_epe_px",
-                "d1_percent",
-                "flow_epe_px",
-                "fl_percent",
-                "motion_epe_m",
-            )
-        },
+        **{name: _mean([getattr(frame, name) for frame in figures]) for name in _MEANS},
         "node": values,
     }
 
@@ -287,27 +284,24 @@ _COLUMNS = (
 
 
 def _print_table(figures: list[FrameFigures]) -> None:
-    columns = [
-        column
-        for column in _COLUMNS
-        if any(getattr(frame, column[1]) is not None for frame in figures)
-    ]
+    rows = [asdict(frame) for frame in figures]
+    columns = [c for c in _COLUMNS if any(row[c[1]] is not None for row in rows)]
     print("  ".join(title for title, _, _ in columns))
-    for frame in figures:
-        cells = []
-        for title, name, form in columns:
-            value = getattr(frame, name)
-            cells.append(("-" if value is None else format(value, form)).rjust(len(title)))
+    for row in rows:
+        cells = (_shown(row[name], form).rjust(len(title)) for title, name, form in columns)
         print("  ".join(cells))
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
     def shown(name: str, form: str) -> str:
-        value = summary[name]
-        return "-" if value is None else format(value, form)
+        return _shown(summary[name], form)
 
     print(
-        f"{summary['estimator']} on {summary['engine']}: {summary['answers']} answers to "
+        f"{summary['estimator']} on {summary['engine']}: {summary['answers']} estimates of "
         f"{summary['accepted']} accepted pairs ({summary['share_percent']:.0f} %) of "
         f"{summary['played']} frames"
     )
@@ -317,7 +311,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     )
     if summary["d1_percent"] is not None:
         print(
-            f"mean over the answers, on valid pixels: disparity EPE {shown('disparity_epe_px', '.2f')} px, "
+            f"mean over the estimates, on valid pixels: disparity EPE {shown('disparity_epe_px', '.2f')} px, "
             f"D1 {shown('d1_percent', '.1f')} %, flow EPE {shown('flow_epe_px', '.2f')} px, "
             f"Fl {shown('fl_percent', '.1f')} %, 3D EPE {shown('motion_epe_m', '.3f')} m; "
             f"{shown('valid_percent', '.0f')} % valid"

@@ -1,8 +1,9 @@
-"""Plays a stereo sequence from disk into topics, as two cameras would publish it."""
+"""Publishes a stereo recording on topics, as two cameras would."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -11,11 +12,10 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
@@ -43,10 +43,10 @@ _FRAMES_AHEAD = 8
 _KEPT_BYTES = 512 << 20
 _QUEUE_DEPTH = 10
 _CLOCK_PERIOD = 0.01
-# A reader that this side knows of may not know of this side yet, and would miss a best-effort message.
+# A subscriber that is discovered here may not have discovered this publisher, and would miss a best-effort message.
 _SETTLING_TIME = 0.5
 _CAMERA_INFO_WAIT = 0.5
-# Readers acknowledge only when Fast DDS's heartbeat asks, every 3 s; on one machine images arrive long before.
+# Subscribers acknowledge only on Fast DDS's heartbeat, every 3 s; on one machine images arrive long before.
 _DELIVERY_WAIT = 1.0
 
 _Images = tuple[np.ndarray, np.ndarray, StereoCamera]
@@ -63,22 +63,22 @@ def play(
     remap: Mapping[str, str] | None = None,
     ros_arguments: Sequence[str] = (),
 ) -> int:
-    """Publish a stereo sequence on left/ and right/ image_rect and camera_info, until its end or a signal.
+    """Publish a stereo recording on left/ and right/ image_rect and camera_info, until its end or a signal.
 
-    Images go out in the files' own colours (mono8, mono16 or rgb8), reliable, with the left camera's frame in every header;
-    left and right carry the same stamp. Stamps keep the sequence's spacing, shifted so that the first frame is now.
+    Images keep the colors of their files (mono8, mono16 or rgb8), are reliable, and have the left camera's frame in every
+    header; left and right have the same stamp. Stamps keep the recording's spacing, shifted so that the first frame is now.
 
     Args:
         source: what `open_recording` reads.
-        rate_hz: frames a second of wall time; None: as the stamps are spaced, without the time between two scenes.
+        rate_hz: frames per second of wall time; None: as the stamps are spaced, without the time between two scenes.
         loop: start again after the last frame, with the same stamps.
-        clock: publish /clock, which runs along with the stamps.
-        log: file to which a JSON line {"index", "stamp_ns", "wall_ns"} is appended for each frame published: its number in
-            the sequence, its header stamp and the wall time just before it was handed to the middleware, ns.
+        clock: publish /clock, in time with the stamps.
+        log: file to which a JSON line {"index", "stamp_ns", "wall_ns"} is appended for each published frame: its number in
+            the recording, its header stamp and the wall time just before it was published, ns.
         namespace: of the camera in a recording of several.
         remap: topics of other names in a recording, as for `open_bag`.
         wait_s: longest wait for a subscriber to both image topics before the first frame, s.
-        ros_arguments: namespace, remappings and other arguments of ROS, from --ros-args on.
+        ros_arguments: arguments of ROS, from --ros-args on.
 
     Returns:
         0, the exit code.
@@ -90,17 +90,23 @@ def play(
         raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
     if not (math.isfinite(wait_s) and wait_s >= 0):
         raise InputError(f"--wait: {wait_s:g} s, expected >= 0 s")
-    sequence = open_recording(source, namespace, remap)
+    recording = open_recording(source, namespace, remap)
     prepare_environment()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
-        frames = stack.enter_context(_ReadAhead(sequence, loop))
+        read = _frame_reader(recording, loop)
+        indices = range(len(recording))
+        frames = _read_ahead(read, itertools.cycle(indices) if loop else indices)
+        stack.enter_context(contextlib.closing(frames))
         log_file = stack.enter_context(_open_log(log)) if log is not None else None
         topics = _Topics(stack.enter_context(_node(ros_arguments)), clock)
         topics.wait_for_subscribers(wait_s, stop)
-        player = _Player(sequence, frames, topics, rate_hz, log_file, stop)
-        with show_progress("playing") as progress:
-            player.run(progress)
+        player = _Player(recording, frames, topics, rate_hz, log_file, stop)
+        if loop:
+            player.run(lambda done, total: None)
+        else:
+            with show_progress("playing") as progress:
+                player.run(progress)
         if not stop.is_set():
             topics.wait_for_delivery(stop)
         player.report()
@@ -138,58 +144,40 @@ def _node(ros_arguments: Sequence[str]) -> Iterator[Node]:
         context.try_shutdown()
 
 
-class _ReadAhead:
-    """The frames of a sequence in the order in which they are played, decoded before they are due."""
+def _frame_reader(recording: Recording, loop: bool) -> Callable[[int], _Images]:
+    """Function that reads a frame as mono8, mono16 or rgb8, and in a loop keeps all frames if they fit into memory."""
 
-    def __init__(self, sequence: Recording, loop: bool) -> None:
-        self._sequence = sequence
-        first = self._read(0)
-        # What is decoded once need not be again in the next loop, if all of it fits.
-        frame_bytes = first[0].nbytes + first[1].nbytes
-        self._keep = loop and frame_bytes * len(sequence) <= _KEPT_BYTES
-        self._kept: dict[int, Future[_Images]] = {}
-        indices = range(len(sequence))
-        self._order = itertools.cycle(indices) if loop else iter(indices)
-        self._pending: deque[tuple[int, Future[_Images]]] = deque()
-        self._pool = ThreadPoolExecutor(2, "read ahead")
-        for _ in range(_FRAMES_AHEAD):
-            self._submit()
-
-    def __enter__(self) -> _ReadAhead:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def __iter__(self) -> Iterator[tuple[int, _Images]]:
-        while self._pending:
-            index, future = self._pending.popleft()
-            self._submit()
-            yield index, future.result()
-
-    def _submit(self) -> None:
-        index = next(self._order, None)
-        if index is None:
-            return
-        future = self._kept.get(index) or self._pool.submit(self._read, index)
-        if self._keep:
-            self._kept[index] = future
-        self._pending.append((index, future))
-
-    def _read(self, index: int) -> _Images:
-        left, right, camera = self._sequence.read(index)
+    def read(index: int) -> _Images:
+        left, right, camera = recording.read(index)
         if left.ndim == 3:
             left, right = as_rgb8(left), as_rgb8(right)
         return left, right, camera
 
+    left, right, _ = read(0)
+    fits = (left.nbytes + right.nbytes) * len(recording) <= _KEPT_BYTES
+    return functools.lru_cache(len(recording))(read) if loop and fits else read
+
+
+def _read_ahead(
+    read: Callable[[int], _Images], indices: Iterable[int]
+) -> Generator[tuple[int, _Images], None, None]:
+    """Numbers and images of these frames, decoded by two threads before they are due."""
+    pool = ThreadPoolExecutor(2, "read ahead")
+    try:
+        remaining = iter(indices)
+        pending = deque(
+            (i, pool.submit(read, i)) for i in itertools.islice(remaining, _FRAMES_AHEAD)
+        )
+        while pending:
+            index, images = pending.popleft()
+            pending.extend((i, pool.submit(read, i)) for i in itertools.islice(remaining, 1))
+            yield index, images.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
 
 class _Topics:
-    """The publishers, and what is known of who listens to them."""
+    """The publishers and their subscribers."""
 
     def __init__(self, node: Node, clock: bool) -> None:
         qos = QoSProfile(depth=_QUEUE_DEPTH)
@@ -200,17 +188,17 @@ class _Topics:
         self.clock = node.create_publisher(Clock, "/clock", qos) if clock else None
 
     def tick(self, stamp_ns: int) -> None:
-        """Publish /clock, where it is wanted."""
+        """Publish /clock, if requested."""
         if self.clock is not None:
             self.clock.publish(Clock(clock=stamp_from_ns(stamp_ns)))
 
     def wait_for_subscribers(self, wait_s: float, stop: threading.Event) -> None:
-        """Wait for a subscriber to both image topics, so that the first frames are not lost; at most wait_s, s."""
+        """Wait for a subscriber to both image topics, at most wait_s, s, so that it gets the first frames."""
         names = " and ".join(publisher.topic_name for publisher in self.images)
         _log.info("waiting up to %g s for a subscriber to %s", wait_s, names)
         if not self._matched(self.images, wait_s, stop):
             if not stop.is_set():
-                _log.warning("no subscriber to %s within %g s, playing all the same", names, wait_s)
+                _log.warning("no subscriber to %s within %g s, playing anyway", names, wait_s)
             return
         self._matched(self.camera_infos, _CAMERA_INFO_WAIT, stop)
         self._pause(_SETTLING_TIME, stop)
@@ -226,12 +214,12 @@ class _Topics:
     def _pause(self, seconds: float, stop: threading.Event) -> None:
         end = time.monotonic() + seconds
         while (remaining := end - time.monotonic()) > 0 and not stop.is_set():
-            # A node on simulated time needs one to come up.
+            # A node on simulated time needs it to start.
             self.tick(time.time_ns())
             stop.wait(min(remaining, _CLOCK_PERIOD))
 
     def wait_for_delivery(self, stop: threading.Event) -> None:
-        """Wait until the last frames have arrived; best-effort readers do not acknowledge and just get a moment."""
+        """Wait until the last frames have arrived; best-effort subscribers do not acknowledge and get a fixed time."""
         end = time.monotonic() + _DELIVERY_WAIT
         for publisher in (*self.camera_infos, *self.images):
             remaining = max(end - time.monotonic(), 0.0)
@@ -241,21 +229,21 @@ class _Topics:
 
 @dataclass(frozen=True)
 class _Gap:
-    """From a frame to the one played after it: wall time, s, and stamps, ns; not steady where the stamps jump."""
+    """Wall time, s, and difference of stamps, ns, from a frame to the one played after it; steady unless stamps jump."""
 
     seconds: float
     stamps_ns: int
     steady: bool
 
 
-def _gaps(sequence: Recording, rate_hz: float | None) -> list[_Gap]:
+def _gaps(recording: Recording, rate_hz: float | None) -> list[_Gap]:
     """The gap after each frame; the last is to the first frame of the next loop."""
-    stamps, scenes = sequence.stamps, sequence.scenes
+    stamps, scenes = recording.stamps, recording.scenes
     steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
     within = [
         step
-        for step, pair in zip(steps, itertools.pairwise(scenes), strict=True)
-        if len({*pair}) == 1
+        for step, (scene, next_scene) in zip(steps, itertools.pairwise(scenes), strict=True)
+        if scene == next_scene
     ]
     typical = statistics.median(within) if within else 1e8
     gaps = []
@@ -267,21 +255,21 @@ def _gaps(sequence: Recording, rate_hz: float | None) -> list[_Gap]:
 
 
 class _Player:
-    """Publishes frames when they are due and keeps count."""
+    """Publishes frames when they are due, and counts them."""
 
     def __init__(
         self,
-        sequence: Recording,
-        frames: _ReadAhead,
+        recording: Recording,
+        frames: Iterator[tuple[int, _Images]],
         topics: _Topics,
         rate_hz: float | None,
         log_file: TextIO | None,
         stop: threading.Event,
     ) -> None:
-        self._sequence = sequence
+        self._recording = recording
         self._frames = frames
         self._topics = topics
-        self._gaps = _gaps(sequence, rate_hz)
+        self._gaps = _gaps(recording, rate_hz)
         self._log_file = log_file
         self._stop = stop
         self._count = 0
@@ -290,26 +278,26 @@ class _Player:
 
     def run(self, progress: Progress) -> None:
         """Play until the frames end or the stop is set."""
-        offset = time.time_ns() - self._sequence.stamps[0]
+        offset = time.time_ns() - self._recording.stamps[0]
         due = time.monotonic()
         gap = None
         for index, images in self._frames:
-            stamp = self._sequence.stamps[index] + offset
-            messages = _messages(images, stamp, self._sequence.frame_id)
+            stamp = self._recording.stamps[index] + offset
+            messages = _messages(images, stamp, self._recording.frame_id)
             self._wait(due, gap, stamp)
             if self._stop.is_set():
                 return
             self._publish(index, stamp, messages)
-            progress(index + 1, len(self._sequence))
+            progress(index + 1, len(self._recording))
             gap = self._gaps[index]
             due += gap.seconds
-            # Too slow by a whole frame: go on from here, for a burst of frames helps nobody.
+            # Too slow by a whole frame: continue from here instead of sending a burst.
             if time.monotonic() > due:
                 self._late += 1
                 due = time.monotonic()
 
     def _wait(self, due: float, gap: _Gap | None, stamp: int) -> None:
-        """Wait until due, in s of the monotonic clock, with /clock running on towards the stamp, ns."""
+        """Wait until due, in s of the monotonic clock, while /clock advances to the stamp, ns."""
         while (remaining := due - time.monotonic()) > 0 and not self._stop.is_set():
             if self._topics.clock is None or gap is None or not gap.steady:
                 self._stop.wait(remaining)
@@ -333,7 +321,7 @@ class _Player:
         self._count += 1
 
     def report(self) -> None:
-        """Print what was played and how fast."""
+        """Print how many frames were played, and at what rate."""
         seconds = self._last - self._first
         rate = f", {(self._count - 1) / seconds:.2f} Hz" if self._count > 1 and seconds > 0 else ""
         late = f"; fell a whole frame behind {self._late} times" if self._late else ""

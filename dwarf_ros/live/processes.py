@@ -1,4 +1,4 @@
-"""A live run with processes of their own: the node, a recorder that writes its answers, and a player that feeds it."""
+"""A live run in three processes: a player, the node, and a recorder of its estimates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAYER_LOG = "player.jsonl"
 # Loading a network for the first time compiles its graph.
 _ACTIVE_WAIT_S = 180.0
 _READY_WAIT_S = 30.0
-# Longer than any estimator takes for one pair, and than the node's diagnostics are apart.
+# Longer than any estimator takes for one pair, and than the period of the node's diagnostics.
 _IDLE_S = 6.0
 _PLAYER_MARGIN_S = 60.0
 _RECORDER_MARGIN_S = 60.0
@@ -48,10 +48,10 @@ class Played:
 
 
 def prepare_run(out: Path) -> None:
-    """Make the folder, and remove what an earlier run left that would be mistaken for this one's.
+    """Create the folder, and remove the results of an earlier run.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     recording = out / RECORDING
     try:
@@ -85,24 +85,24 @@ def play_into_node(
     node_arguments: Sequence[str],
     say: Callable[[str], None],
 ) -> None:
-    """Play a recording into the live node and record its answers, on a ROS domain of its own unless ROS_DOMAIN_ID is set.
+    """Play a recording into the live node and record its estimates, on a ROS domain of its own unless ROS_DOMAIN_ID is set.
 
-    `out` gets recording/ (one .npz an answer, and the summary), player.jsonl and the logs of the three processes. They end
+    `out` gets recording/ (one .npz per estimate, and the summary), player.jsonl and the logs of the three processes. They end
     with the call, also when a signal ends it.
 
     Args:
         source: what `open_recording` reads.
         frames: how many it has.
-        pairs: answers to be expected.
-        out: folder that `prepare_run` made.
-        rate_hz: frames a second of wall time.
+        pairs: number of estimates to expect.
+        out: folder that `prepare_run` created.
+        rate_hz: frames per second of wall time.
         reference: the node's parameter of this name.
         node_arguments: further ones for the node, after --ros-args.
-        say: told in one line what happens.
+        say: receives one line per step.
 
     Raises:
         LiveError: a process failed or took too long.
-        InputError: the node cannot be configured so.
+        InputError: the node cannot be configured with these arguments.
     """
     node_arguments = ["-p", f"reference:={reference}", *node_arguments]
     prepare_environment()
@@ -138,7 +138,7 @@ def play_into_node(
             f"--log={out / PLAYER_LOG}",
         )
         recording = out / RECORDING
-        with show_progress("answers") as report:
+        with show_progress("estimates") as report:
 
             def tell() -> None:
                 report(len(list(recording.glob("*.npz"))), pairs)
@@ -149,7 +149,7 @@ def play_into_node(
 
 
 class _Child:
-    """A process that ends with the block it was started for; what it says goes to a file."""
+    """A process that ends with its block, and logs to a file."""
 
     def __init__(self, name: str, command: list[str], log: Path) -> None:
         self.name = name
@@ -172,10 +172,10 @@ class _Child:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Wait until the condition holds.
+        """Wait until a condition holds.
 
         Raises:
-            LiveError: the process ended before, or it took too long.
+            LiveError: the process ended, or it took too long.
         """
         end = time.monotonic() + timeout_s
         while not condition():
@@ -185,7 +185,12 @@ class _Child:
             time.sleep(0.05)
 
     def wait(self, timeout_s: float, needed: _Child, tell: Callable[[], None]) -> None:
-        """Wait until it has ended well, while another that it needs runs.
+        """Wait until it has ended with code 0.
+
+        Args:
+            timeout_s: longest wait, s.
+            needed: another process, which must not end before.
+            tell: called repeatedly meanwhile.
 
         Raises:
             LiveError: it failed, or took too long, or the other one ended.
@@ -205,7 +210,7 @@ class _Child:
             raise LiveError(f"the {self.name} ended early, with code {code}: {self._last_line()}")
 
     def stop(self) -> None:
-        """End it: kindly, then less so."""
+        """End it: by SIGINT, then SIGTERM, then SIGKILL."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is not None:
                 return
@@ -217,7 +222,7 @@ class _Child:
 
     def _last_line(self) -> str:
         lines = self.log().split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def read_player_log(out: Path) -> list[Played]:
@@ -234,7 +239,7 @@ def read_player_log(out: Path) -> list[Played]:
 
 
 def node_values(out: Path) -> dict[str, str]:
-    """What the node's last diagnostics said of its scene flow: estimator, engine, and counts by name.
+    """Values of the node's last diagnostics by key: estimator, engine and counts.
 
     Raises:
         InputError: the recorder's summary is missing or damaged.
@@ -245,7 +250,7 @@ def node_values(out: Path) -> dict[str, str]:
 
 
 def mean_rate_hz(times_ns: Sequence[int]) -> float | None:
-    """Mean rate of sorted times, ns; None under two, or without time between them."""
+    """Mean rate of sorted times, ns; None for fewer than two, or without time between them."""
     if len(times_ns) < 2 or times_ns[-1] == times_ns[0]:
         return None
     return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])

@@ -87,7 +87,7 @@ def recorded_answers(run: Path) -> list[RecordedAnswer]:
         scene_flow = recording.scene_flow
         reference, other = played.get(scene_flow.stamp), played.get(scene_flow.other_stamp)
         if reference is None or other is None:
-            raise LiveError(f"{file} answers for a frame that was never played")
+            raise LiveError(f"{file} is of a frame that was never played")
         if scene_flow.dt < 0:
             raise InputError(
                 f"{file}: answers for the later frame of its pair, expected the node's reference: {_REFERENCE}"

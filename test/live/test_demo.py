@@ -54,7 +54,7 @@ def test_demo_answers_every_pair_of_a_drive(own_checkout, tmp_path, capsys, refe
     assert read_image(pictures[0]).shape[1:] == (1100, 3)
     table = said.out.splitlines()
     assert sum(line.split()[:1] == [str(frames[0]["frame"])] for line in table) == 1
-    assert any("3 answers to 3 accepted pairs (100 %)" in line for line in table)
+    assert any("3 estimates of 3 accepted pairs (100 %)" in line for line in table)
     assert_no_child_is_left()
 
 
