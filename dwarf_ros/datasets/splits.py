@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 from dwarf_ros.datasets import flyingthings3d, kitti
 from dwarf_ros.datasets.flyingthings3d import FlyingThings3D, SceneFlowRelease
 from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
-from dwarf_ros.formats import read_disparity_png, read_flow_png
-from dwarf_ros.samples import Dataset, Maps, Sample, SampleTruth, make_sample
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS
+from dwarf_ros.recordings.result_folder import ResultFolder
+from dwarf_ros.samples import Dataset, Sample, SampleTruth, make_sample
 from dwarf_ros.types import InputError, StereoFrame
 
 DATASETS = (
@@ -27,9 +28,6 @@ DATASETS = (
     "monkaa",
     "proxies",
 )
-
-PROXIES = ("disp_0", "disp_1", "flow")
-"""Folders of proxy labels, beside those of the images."""
 
 _BENCHMARK_FRAME = 10
 
@@ -139,7 +137,7 @@ class KittiSplit:
                     f"{self._training / 'disp_occ_0' / self.names[index]}.png: missing, expected ground truth for {self.title}"
                 )
             return truth
-        return _read_proxy(self._training, self.names[index])
+        return SampleTruth(ResultFolder(self._training).read(self.names[index]))
 
 
 class Proxies:
@@ -156,14 +154,12 @@ class Proxies:
             InputError: as `KittiDrive`, or there are no labels.
         """
         self._drive = KittiDrive(root)
-        self._folder = self._drive.images(0)[0].parent.parent
-        labelled = set.intersection(
-            *({file.stem for file in (self._folder / name).glob("*.png")} for name in PROXIES)
-        )
-        self._indices = [i for i, name in enumerate(self._drive.names) if name in labelled]
+        self._labels = ResultFolder(self._drive.images(0)[0].parent.parent)
+        labeled = self._labels.names()
+        self._indices = [i for i, name in enumerate(self._drive.names) if name in labeled]
         if not self._indices:
             raise InputError(
-                f"{self._folder}: no labels, expected {', '.join(PROXIES)} as dwarf distill writes them"
+                f"{self._labels.path}: no labels, expected {', '.join(RESULT_FOLDERS)} as dwarf distill writes them"
             )
         self.title = f"proxies, {self._drive.title}"
         self.names = [self._drive.names[index] for index in self._indices]
@@ -172,7 +168,7 @@ class Proxies:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        truth = _read_proxy(self._folder, self.names[index])
+        truth = SampleTruth(self._labels.read(self.names[index]))
         return make_sample(self.names[index], self.frames(index), truth)
 
     def images(self, index: int) -> tuple[Path, Path, Path, Path]:
@@ -182,17 +178,6 @@ class Proxies:
     def frames(self, index: int) -> tuple[StereoFrame, StereoFrame]:
         """A sample's two frames; see `KittiDrive`."""
         return self._drive.frames(self._indices[index])
-
-
-def _read_proxy(folder: Path, name: str) -> SampleTruth:
-    file = f"{name}.png"
-    return SampleTruth(
-        Maps(
-            read_disparity_png(folder / "disp_0" / file),
-            read_disparity_png(folder / "disp_1" / file),
-            read_flow_png(folder / "flow" / file),
-        )
-    )
 
 
 def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:

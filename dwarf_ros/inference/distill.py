@@ -20,7 +20,6 @@ Reference: Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -32,28 +31,16 @@ from typing import Any
 import numpy as np
 
 from dwarf_ros import __version__
-from dwarf_ros.datasets.splits import PROXIES
-from dwarf_ros.estimators import EstimatorChoice, load_once
-from dwarf_ros.estimators.classical import look_up
-from dwarf_ros.files import file_sha256, remove_partial_files, write_atomically
-from dwarf_ros.formats import (
-    read_disparity_png,
-    read_flow_png,
-    write_disparity_png,
-    write_flow_png,
-    write_image,
-)
-from dwarf_ros.geometry import (
-    aligned_frame,
-    forward_backward_error,
-    left_right_error,
-    mirrored_frame,
-)
+from dwarf_ros.estimators import EstimatorChoice
+from dwarf_ros.files import file_sha256, write_atomically
+from dwarf_ros.formats import write_image
+from dwarf_ros.inference.resumable import ResumableFolder
+from dwarf_ros.inference.teachers import ask_teacher, check_teacher, consistent_maps, name_of
 from dwarf_ros.progress import Progress
 from dwarf_ros.recordings import Recording, open_recording
-from dwarf_ros.recordings.kitti_layout import SCENE_NAME
-from dwarf_ros.samples import Maps
-from dwarf_ros.types import InputError, StereoCamera, StereoFrame
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS, SCENE_NAME
+from dwarf_ros.recordings.result_folder import ResultFolder
+from dwarf_ros.types import InputError, StereoCamera
 from dwarf_ros.workers import check_workers, map_over
 
 RECORD = "distillation.json"
@@ -78,28 +65,6 @@ _COMPARED = {
     "version": "version of dwarf_ros",
 }
 
-# KITTI's files hold nothing larger, px.
-_LARGEST_DISPARITY, _LARGEST_FLOW = 255.99, 511.9
-
-
-@dataclass(frozen=True, eq=False)
-class TeacherMaps:
-    """What a teacher says of a pair of frames, and what it can be checked by; None where there is none.
-
-    Attributes:
-        maps: its answer for the reference's left image.
-        right: disparity of the reference's right image, x_left - x_right at its pixels, float32 H x W, px; NaN where
-            unknown.
-        right_next: the same of the other frame's right image.
-        backward_flow: optical flow from the other frame's left image to the reference's, float32 H x W x 2, px; NaN where
-            unknown.
-    """
-
-    maps: Maps
-    right: np.ndarray | None = None
-    right_next: np.ndarray | None = None
-    backward_flow: np.ndarray | None = None
-
 
 @dataclass(frozen=True)
 class DistillationSummary:
@@ -123,37 +88,6 @@ class DistillationSummary:
     engine: str
     density: dict[str, float]
     seconds: float
-
-
-def consistent_maps(answer: TeacherMaps, threshold: float) -> Maps:
-    """A teacher's answer where it is consistent, NaN elsewhere.
-
-    A disparity is kept where that of the right image's pixel it leads to differs by no more than the threshold. Optical
-    flow is kept where the way along it and back along the backward flow ends no further than the threshold from where it
-    began. The next disparity is kept where the flow is and where it agrees with the right image of its own time. What there
-    is nothing to check by is kept, except what a KITTI file cannot hold.
-
-    Args:
-        answer: all three maps.
-        threshold: px.
-    """
-    disparity, disparity_next, flow = _all(answer.maps)
-    with np.errstate(invalid="ignore"):
-        keep = disparity <= _LARGEST_DISPARITY
-        keep_next = disparity_next <= _LARGEST_DISPARITY
-        keep_flow = (np.abs(flow) <= _LARGEST_FLOW).all(axis=-1)
-        if answer.right is not None:
-            keep &= left_right_error(disparity, answer.right) <= threshold
-        if answer.backward_flow is not None:
-            keep_flow &= forward_backward_error(flow, answer.backward_flow) <= threshold
-        keep_next &= keep_flow
-        if answer.right_next is not None:
-            keep_next &= left_right_error(disparity_next, answer.right_next, flow) <= threshold
-    return Maps(
-        np.where(keep, disparity, np.float32(np.nan)),
-        np.where(keep_next, disparity_next, np.float32(np.nan)),
-        np.where(keep_flow[..., None], flow, np.float32(np.nan)),
-    )
 
 
 def distill(
@@ -208,16 +142,20 @@ def distill(
         raise InputError(f"threshold: {threshold:g} px, expected > 0 px")
     if not 0 <= hold_out < 100:
         raise InputError(f"hold-out: {hold_out:g} %, expected from 0 to less than 100 %")
-    teacher = _check_teacher(teacher)
+    teacher = check_teacher(teacher)
     source, out = Path(source).absolute(), Path(out).absolute()
     task = _Task.of(
         open_recording(source, namespace, remap), source, out, hold_out, teacher, threshold
     )
-    _begin(task, out, _record(task, source, hold_out, namespace, remap))
+    folder = ResumableFolder(out / RECORD, "dwarf distill", _COMPARED, task.output_folders())
+    folder.begin(_settings(task, source, hold_out, namespace, remap))
+    if not task.in_place:
+        for part, members in task.parts().items():
+            _describe(task, part, members)
 
     if progress is not None:
         progress(0, len(task.pairs))
-    kept = np.zeros(len(PROXIES), np.int64)
+    kept = np.zeros(len(RESULT_FOLDERS), np.int64)
     pixels = made = 0
     use_gpu = isinstance(teacher, EstimatorChoice) and teacher.weights is not None
     results = map_over(partial(_label_pair, task), task.pairs, workers, use_gpu)
@@ -227,14 +165,14 @@ def distill(
         made += labelled.made
         if progress is not None:
             progress(count, len(task.pairs))
-    _remove_partial_files(task)
+    folder.remove_partial_files()
     return DistillationSummary(
         out,
         len(task.pairs),
         sum(task.folders[index].name == HELD_OUT for index in task.pairs),
         made,
-        *_name_of(teacher),
-        {name: 100 * float(n) / pixels for name, n in zip(PROXIES, kept, strict=True)},
+        *name_of(teacher),
+        {name: 100 * float(n) / pixels for name, n in zip(RESULT_FOLDERS, kept, strict=True)},
         time.monotonic() - start,
     )
 
@@ -294,19 +232,17 @@ class _Task:
             members.setdefault(folder, []).append(index)
         return members
 
+    def output_folders(self) -> list[Path]:
+        """Where labels and images go."""
+        names = RESULT_FOLDERS if self.in_place else (*RESULT_FOLDERS, *_IMAGES)
+        return [part / name for part in self.parts() for name in names]
+
     def images(self, index: int) -> tuple[Path, Path]:
         """Where the images of a frame go."""
         files = self.recording.files
         suffix = files[index][0].suffix if files else ".png"
         left, right = (self.folders[index] / f / f"{self.names[index]}{suffix}" for f in _IMAGES)
         return left, right
-
-    def labels(self, index: int) -> tuple[Path, Path, Path]:
-        """Where the labels of a pair go."""
-        first, second, flow = (
-            self.folders[index] / f / f"{self.names[index]}.png" for f in PROXIES
-        )
-        return first, second, flow
 
 
 @dataclass(frozen=True)
@@ -319,76 +255,21 @@ class _Labelled:
 
 
 def _label_pair(task: _Task, index: int) -> _Labelled:
-    files = task.labels(index)
-    made = not all(file.is_file() for file in files)
+    name, following = task.names[index : index + 2]
+    labels = ResultFolder(task.folders[index])
+    made = not all(file.is_file() for file in labels.files(name))
     if made:
         frames = task.recording[index], task.recording[index + 1]
-        maps = consistent_maps(_ask(task, index, frames), task.threshold)
+        maps = consistent_maps(ask_teacher(task.teacher, frames, (name, following)), task.threshold)
     for frame in (index, index + 1):
         _place_images(task, frame)
     if made:
-        disparity, disparity_next, flow = _all(maps)
-        write_disparity_png(files[0], disparity)
-        write_disparity_png(files[1], disparity_next)
-        write_flow_png(files[2], flow)
+        labels.write(name, maps)
     else:
-        disparity, disparity_next = (read_disparity_png(file) for file in files[:2])
-        flow = read_flow_png(files[2])
-    known = (np.isfinite(values) for values in (disparity, disparity_next, flow[..., 0]))
-    return _Labelled([int(np.count_nonzero(k)) for k in known], disparity.size, made)
-
-
-def _ask(task: _Task, index: int, frames: tuple[StereoFrame, StereoFrame]) -> TeacherMaps:
-    if isinstance(task.teacher, Path):
-        size = frames[0].left.shape[:2]
-        return _read_maps(task.teacher, task.names[index], task.names[index + 1], size)
-    estimator = load_once(task.teacher)
-    frames = aligned_frame(frames[0]), aligned_frame(frames[1])
-    answer = estimator.estimate(*frames)
-    backward = estimator.estimate(*frames[::-1])
-    mirrored = [mirrored_frame(frame) for frame in frames]
-    right = estimator.estimate(*mirrored).disparity[:, ::-1]
-    right_next = estimator.estimate(*mirrored[::-1]).disparity[:, ::-1]
-    maps = Maps(answer.disparity, answer.disparity_next, answer.flow)
-    return TeacherMaps(maps, right, right_next, backward.flow)
-
-
-def _read_maps(folder: Path, name: str, following: str, size: tuple[int, ...]) -> TeacherMaps:
-    def read(kind: str, of: str) -> np.ndarray | None:
-        if not (folder / kind).is_dir():
-            return None
-        file = folder / kind / f"{of}.png"
-        values = (read_flow_png if kind.startswith("flow") else read_disparity_png)(file)
-        if values.shape[:2] != size:
-            raise InputError(
-                f"{file}: map is {values.shape[1]} x {values.shape[0]} px, expected {size[1]} x {size[0]} px as the images"
-            )
-        return values
-
-    disparity, disparity_next, flow = read("disp_0", name), read("disp_1", name), read("flow", name)
-    if disparity is None:
-        disparity = np.full(size, np.nan, np.float32)
-    if flow is None:
-        flow = np.full((*size, 2), np.nan, np.float32)
-    elif disparity_next is None:
-        then = read("disp_0", following)
-        # What is unknown leads out of the image, where nothing is found.
-        disparity_next = None if then is None else look_up(then, np.nan_to_num(flow, nan=1e6))
-    if disparity_next is None:
-        disparity_next = np.full(size, np.nan, np.float32)
-    return TeacherMaps(
-        Maps(disparity, disparity_next, flow),
-        read("disp_right", name),
-        read("disp_right", following),
-        read("flow_back", following),
-    )
-
-
-def _all(maps: Maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    assert maps.disparity is not None
-    assert maps.disparity_next is not None
-    assert maps.flow is not None
-    return maps.disparity, maps.disparity_next, maps.flow
+        maps = labels.read(name)
+    known = [np.isfinite(values) for values in vars(maps).values()]
+    counts = [int(np.count_nonzero(k if k.ndim == 2 else k[..., 0])) for k in known]
+    return _Labelled(counts, known[0].size, made)
 
 
 def _place_images(task: _Task, index: int) -> None:
@@ -420,27 +301,14 @@ def _names(recording: Recording) -> list[str]:
     return [f"{scene:06d}_{i - first[scene]:02d}" for i, scene in enumerate(scenes)]
 
 
-def _check_teacher(teacher: EstimatorChoice | Path) -> EstimatorChoice | Path:
-    if isinstance(teacher, EstimatorChoice):
-        return teacher
-    maps = Path(teacher).absolute()
-    if not any((maps / kind).is_dir() for kind in ("disp_0", "flow")):
-        raise InputError(f"{maps}: no maps, expected disp_0/ or flow/ with 16-bit PNG files")
-    return maps
-
-
-def _name_of(teacher: EstimatorChoice | Path) -> tuple[str, str]:
-    return ("folder", "none") if isinstance(teacher, Path) else (teacher.name, teacher.engine)
-
-
-def _record(
+def _settings(
     task: _Task,
     source: Path,
     hold_out: float,
     namespace: str | None,
     remap: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    name, engine = _name_of(task.teacher)
+    name, engine = name_of(task.teacher)
     weights = task.teacher.weights if isinstance(task.teacher, EstimatorChoice) else None
     return {
         "version": __version__,
@@ -455,48 +323,6 @@ def _record(
         "threshold_px": float(task.threshold),
         "hold_out_percent": float(hold_out),
     }
-
-
-def _begin(task: _Task, out: Path, record: dict[str, Any]) -> None:
-    """Make the folders and what describes the sequences in them, or see that they are of the same settings."""
-    try:
-        if (out / RECORD).exists():
-            _compare(out / RECORD, record)
-        else:
-            for folder in (*PROXIES, *([] if task.in_place else _IMAGES)):
-                for part in (TRAINING, HELD_OUT):
-                    other = next((out / part / folder).glob("*"), None)
-                    if other is not None:
-                        raise InputError(
-                            f"{other}: is there but no {out / RECORD}, expected an empty folder or one that dwarf distill "
-                            "began"
-                        )
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())
-        for part_folder, members in task.parts().items():
-            for folder in (*PROXIES, *_IMAGES):
-                (part_folder / folder).mkdir(parents=True, exist_ok=True)
-            if not task.in_place:
-                _describe(task, part_folder, members)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or out}: {error.strerror or error}, expected a folder to write to"
-        ) from None
-
-
-def _compare(file: Path, record: dict[str, Any]) -> None:
-    try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
-    if not isinstance(begun, dict):
-        raise InputError(f"{file}: is no record of a distillation, expected one of dwarf distill")
-    for key, words in _COMPARED.items():
-        if begun.get(key) != record[key]:
-            raise InputError(
-                f"{file}: folder was begun with {words} {begun.get(key)}, now it is {record[key]}; expected the same, or "
-                "another folder"
-            )
 
 
 def _describe(task: _Task, part: Path, members: list[int]) -> None:
@@ -532,10 +358,3 @@ def _calibration_rows(camera: StereoCamera, names: tuple[str, str]) -> list[str]
 
 def _lines(rows: Iterable[str]) -> bytes:
     return "".join(f"{row}\n" for row in rows).encode("ascii")
-
-
-def _remove_partial_files(task: _Task) -> None:
-    """Remove what killed processes left of the files they were writing."""
-    for part in set(task.folders):
-        for name in (*PROXIES, *([] if task.in_place else _IMAGES)):
-            remove_partial_files(part / name)

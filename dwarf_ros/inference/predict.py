@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +11,17 @@ from typing import Any
 
 from dwarf_ros import __version__
 from dwarf_ros.estimators import EstimatorChoice, load_once
-from dwarf_ros.files import file_sha256, remove_partial_files, write_atomically
-from dwarf_ros.formats import write_disparity_png, write_flow_png
+from dwarf_ros.files import file_sha256
+from dwarf_ros.inference.resumable import ResumableFolder
+from dwarf_ros.recordings.result_folder import ResultFolder
 from dwarf_ros.samples import Dataset
 from dwarf_ros.types import InputError
 from dwarf_ros.workers import check_workers, map_over
 
 RECORD = "prediction.json"
-"""Says what a folder of results was made with; written before the first result."""
+"""The settings of a folder of results; written before the first result."""
 
-FOLDERS = ("disp_0", "disp_1", "flow")
-
-# What a record is compared by, in words, in the order in which a difference is told.
+# Settings that must not change, and what messages call them, in the order of comparison.
 _COMPARED = {
     "dataset": "data set",
     "estimator": "estimator",
@@ -35,13 +33,13 @@ _COMPARED = {
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What `predict` did.
+    """Outcome of `predict`.
 
     Attributes:
         out: the folder of results.
-        samples: samples of the data set; each has its results now.
-        predicted: those that this call made; the others were there before.
-        estimator, engine: what made them.
+        samples: samples of the data set, all of which have results now.
+        predicted: samples estimated by this call; the others had results before.
+        estimator, engine: used for all of them.
         seconds: wall time of this call, s.
     """
 
@@ -62,53 +60,57 @@ def predict(
 ) -> PredictionSummary:
     """Estimate the scene flow of every sample and fill a folder with disp_0, disp_1 and flow, as submitted to KITTI.
 
-    A file appears whole or not at all, and a sample whose three files are there is done: called again after an
-    interruption it goes on where it stopped. A folder's results are all of one data set, estimator, engine, weights file
-    and version, recorded in prediction.json, together with the sizes of the images, in bytes, by which an image that has
-    changed since is noticed. Two calls must not fill one folder at the same time.
+    Files appear whole or not at all, and samples whose three files exist are done, so that an interrupted call can be resumed by
+    calling again. All results of a folder are of one data set, estimator, engine, weights file and version, recorded in
+    prediction.json together with the sizes of the images, in bytes, to notice images that have changed. Two calls must not fill
+    one folder at the same time.
 
     Args:
-        dataset: its samples' names name the files, e.g. 000010_10.png.
-        out: the folder; made where it is missing.
+        dataset: the names of its samples name the files, e.g. 000010_10.png.
+        out: the folder, made if missing.
         choice: the estimator.
         workers: as in `dwarf_ros.workers.map_over`; each loads the estimator once.
-        progress: called at the start and after each sample with the number of samples done and in all.
+        progress: called at the start and after each sample with the number of samples done and in total.
 
     Raises:
-        InputError: the estimator cannot be loaded, `workers` cannot be had, an image is missing, damaged, or has changed
-            since the folder was begun, or the folder holds results of something else.
+        InputError: the estimator cannot be loaded, `workers` are not available, an image is missing, damaged, or has changed
+            since the folder was begun, or the folder holds other results.
     """
     start = time.monotonic()
     check_workers(workers)
-    out = Path(out).absolute()
-    _begin(out, dataset, _record(dataset, choice))
-    done = set.intersection(*({file.name for file in (out / name).iterdir()} for name in FOLDERS))
-    pending = [i for i, name in enumerate(dataset.names) if f"{name}.png" not in done]
+    results = ResultFolder(Path(out).absolute())
+    folder = ResumableFolder(results.path / RECORD, "dwarf predict", _COMPARED, results.folders)
+    _begin(folder, dataset, _settings(dataset, choice))
+    done = results.names()
+    pending = [i for i, name in enumerate(dataset.names) if name not in done]
     kept = len(dataset) - len(pending)
     if progress is not None:
         progress(kept, len(dataset))
-    predict_one = partial(_predict_sample, dataset, out, choice)
+    predict_one = partial(_predict_sample, dataset, results, choice)
     if pending:
-        results = map_over(predict_one, pending, workers, use_gpu=choice.weights is not None)
-        for count, _ in enumerate(results, start=kept + 1):
+        done_now = map_over(predict_one, pending, workers, use_gpu=choice.weights is not None)
+        for count, _ in enumerate(done_now, start=kept + 1):
             if progress is not None:
                 progress(count, len(dataset))
-    for name in FOLDERS:
-        remove_partial_files(out / name)
+    folder.remove_partial_files()
     return PredictionSummary(
-        out, len(dataset), len(pending), choice.name, choice.engine, time.monotonic() - start
+        results.path,
+        len(dataset),
+        len(pending),
+        choice.name,
+        choice.engine,
+        time.monotonic() - start,
     )
 
 
-def _predict_sample(dataset: Dataset, out: Path, choice: EstimatorChoice, index: int) -> None:
-    name = dataset.names[index]
+def _predict_sample(
+    dataset: Dataset, results: ResultFolder, choice: EstimatorChoice, index: int
+) -> None:
     estimate = load_once(choice).estimate(*dataset.frames(index))
-    write_disparity_png(out / "disp_0" / f"{name}.png", estimate.disparity)
-    write_disparity_png(out / "disp_1" / f"{name}.png", estimate.disparity_next)
-    write_flow_png(out / "flow" / f"{name}.png", estimate.flow)
+    results.write(dataset.names[index], estimate)
 
 
-def _record(dataset: Dataset, choice: EstimatorChoice) -> dict[str, Any]:
+def _settings(dataset: Dataset, choice: EstimatorChoice) -> dict[str, Any]:
     return {
         "version": __version__,
         "dataset": dataset.title,
@@ -123,48 +125,17 @@ def _record(dataset: Dataset, choice: EstimatorChoice) -> dict[str, Any]:
     }
 
 
-def _begin(out: Path, dataset: Dataset, record: dict[str, Any]) -> None:
-    try:
-        for name in FOLDERS:
-            (out / name).mkdir(parents=True, exist_ok=True)
-        if (out / RECORD).exists():
-            _compare(out / RECORD, dataset, record)
-            return
-        for name in FOLDERS:
-            other = next((out / name).iterdir(), None)
-            if other is not None:
-                raise InputError(
-                    f"{other}: is there but no {out / RECORD}, expected an empty folder or one that dwarf predict began"
-                )
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or out}: {error.strerror or error}, expected a folder to write to"
-        ) from None
-    write_atomically(out / RECORD, (json.dumps(record) + "\n").encode())
-
-
-def _compare(file: Path, dataset: Dataset, record: dict[str, Any]) -> None:
-    try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
-    begun_sizes = begun.get("image_bytes") if isinstance(begun, dict) else None
+def _begin(folder: ResumableFolder, dataset: Dataset, settings: dict[str, Any]) -> None:
+    begun_sizes, sizes = folder.begin(settings).get("image_bytes"), settings["image_bytes"]
     if not isinstance(begun_sizes, dict) or not all(
-        isinstance(sizes, list) and len(sizes) == 4 for sizes in begun_sizes.values()
+        isinstance(of_sample, list) and len(of_sample) == 4 for of_sample in begun_sizes.values()
     ):
-        raise InputError(f"{file}: is no record of a prediction, expected one of dwarf predict")
-    for key, words in _COMPARED.items():
-        if begun.get(key) != record[key]:
-            raise InputError(
-                f"{file}: folder was begun with {words} {begun.get(key)}, now it is {record[key]}; "
-                "expected the same, or another folder"
-            )
-    sizes = record["image_bytes"]
+        raise folder.not_a_record()
     if sizes.keys() != begun_sizes.keys():
         name = min(sizes.keys() ^ begun_sizes.keys())
         raise InputError(
-            f"{file}: folder was begun with {len(begun_sizes)} samples, now there are {len(sizes)} (sample {name} is in one "
-            "of them alone); expected the same, or another folder"
+            f"{folder.record}: folder was begun with {len(begun_sizes)} samples, now there are {len(sizes)} (sample {name} is "
+            "in only one of them); expected the same, or another folder"
         )
     for index, name in enumerate(dataset.names):
         for image, size, before in zip(
@@ -172,7 +143,7 @@ def _compare(file: Path, dataset: Dataset, record: dict[str, Any]) -> None:
         ):
             if size != before:
                 raise InputError(
-                    f"{image}: has {size} bytes but had {before} when {file.parent} was begun; "
+                    f"{image}: has {size} bytes but had {before} when {folder.record.parent} was begun; "
                     "expected the same image, or another folder"
                 )
 

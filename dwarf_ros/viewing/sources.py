@@ -10,20 +10,15 @@ import numpy as np
 
 from dwarf_ros.estimators import EstimatorChoice, choose_estimator, load
 from dwarf_ros.evaluation.kitti.folder import read_maps
-from dwarf_ros.formats import read_disparity_png, read_flow_png
 from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.recordings.bag.storage import is_bag
-from dwarf_ros.recordings.kitti_layout import DISPARITY, DISPARITY_NEXT, FLOW, RESULT_FOLDERS
+from dwarf_ros.recordings.kitti_layout import DISPARITY
+from dwarf_ros.recordings.result_folder import ResultFolder
 from dwarf_ros.recordings.truth import open_truth
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 from dwarf_ros.viewing.recorded import recorded_results
 from dwarf_ros.viewing.results import Result, Results
-
-
-def is_prediction(source: Path) -> bool:
-    """Whether a folder holds results as `dwarf predict` and `dwarf infer` write them."""
-    return all((source / folder).is_dir() for folder in RESULT_FOLDERS)
 
 
 def open_results(
@@ -54,8 +49,9 @@ def open_results(
         raise InputError(
             f"{source}: no such file or folder, expected a folder of results, a folder of stereo images or a bag"
         )
-    if is_prediction(source):
-        return _predicted(source, images, ground_truth)
+    results = ResultFolder(source)
+    if results.exists():
+        return _predicted(results, images, ground_truth)
     if images is not None:
         raise InputError(
             f"images: {images} given, but {source} is no folder of results (disp_0, disp_1, flow), expected one"
@@ -73,10 +69,11 @@ def open_results(
     return _estimated(source, recording, ground_truth, choice or choose_estimator())
 
 
-def _predicted(source: Path, images: Path | None, ground_truth: Path | None) -> Results:
+def _predicted(results: ResultFolder, images: Path | None, ground_truth: Path | None) -> Results:
+    source = results.path
     names = sorted(file.stem for file in (source / DISPARITY).glob("*.png"))
     if not names:
-        raise InputError(f"{source / 'disp_0'}: no results, expected PNG files")
+        raise InputError(f"{source / DISPARITY}: no results, expected PNG files")
     if ground_truth is not None and not ground_truth.is_dir():
         raise InputError(f"ground truth: {ground_truth}: no such folder")
     recording, frames = None, {}
@@ -93,11 +90,11 @@ def _predicted(source: Path, images: Path | None, ground_truth: Path | None) -> 
 
     def read(index: int) -> Result:
         name = names[index]
-        disparity = read_disparity_png(source / DISPARITY / f"{name}.png")
-        disparity_next = read_disparity_png(source / DISPARITY_NEXT / f"{name}.png")
-        flow = read_flow_png(source / FLOW / f"{name}.png")
-        if not disparity.shape == disparity_next.shape == flow.shape[:2]:
-            raise InputError(f"{source}: disp_0, disp_1 and flow of {name}.png differ in size")
+        maps = results.read(name)
+        disparity, disparity_next, flow = maps.disparity, maps.disparity_next, maps.flow
+        assert disparity is not None
+        assert disparity_next is not None
+        assert flow is not None
         frame, dt = None, 0.0
         if recording is not None:
             number = frames[name]

@@ -10,7 +10,6 @@ import pytest
 from dwarf_ros.datasets.kitti import Kitti2012, Kitti2015, Kitti2015MultiView, KittiDrive
 from dwarf_ros.datasets.splits import (
     DATASETS,
-    PROXIES,
     SPLITS,
     KittiSplit,
     Proxies,
@@ -19,6 +18,7 @@ from dwarf_ros.datasets.splits import (
     split,
 )
 from dwarf_ros.formats import write_disparity_png, write_flow_png, write_image
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS
 from dwarf_ros.types import InputError
 
 SHAPE = (4, 6)
@@ -163,7 +163,7 @@ def test_data_sets_by_name(kitti, name, part, kind, samples):
 
 
 def write_labels(folder, name, value):
-    for kind in PROXIES:
+    for kind in RESULT_FOLDERS:
         (folder / kind).mkdir(exist_ok=True)
     write_disparity_png(folder / "disp_0" / f"{name}.png", np.full(SHAPE, value, np.float32))
     write_disparity_png(folder / "disp_1" / f"{name}.png", np.full(SHAPE, value + 1, np.float32))
@@ -199,7 +199,7 @@ def test_proxies_are_the_labelled_pairs_of_a_folder(tmp_path, cameras):
         -4,
     ]
     write_flow_png(tmp_path / "flow" / "000003.png", np.ones((4, 5, 2), np.float32))
-    with pytest.raises(InputError, match=r"^000003: occ flow ground truth is 5 x 4 px, expected 6"):
+    with pytest.raises(InputError, match=r"disp_0, disp_1 and flow of 000003\.png differ in size$"):
         dataset[1]
     (tmp_path / "flow" / "000003.png").write_bytes(b"no flow")
     with pytest.raises(InputError, match=r"flow/000003\.png: "):

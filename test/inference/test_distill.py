@@ -21,7 +21,7 @@ import pytest
 
 from dwarf_ros import network
 from dwarf_ros.datasets.kitti import Kitti2015MultiView
-from dwarf_ros.datasets.splits import PROXIES, Proxies
+from dwarf_ros.datasets.splits import Proxies
 from dwarf_ros.estimators import (
     EstimatorChoice,
     choose_estimator,
@@ -37,11 +37,11 @@ from dwarf_ros.formats import (
     write_flow_png,
     write_image,
 )
-from dwarf_ros.inference.distill import RECORD, TeacherMaps, consistent_maps, distill
+from dwarf_ros.inference.distill import RECORD, distill
 from dwarf_ros.metrics import disparity_errors, flow_errors
 from dwarf_ros.recordings import open_recording
 from dwarf_ros.recordings.bag.write import create_bag
-from dwarf_ros.samples import Maps
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.training.config import parse_config
 from dwarf_ros.training.data import open_samples
@@ -90,7 +90,7 @@ def labelled(wall, tmp_path_factory):
     summary = distill(wall, out, CLASSICAL, hold_out=30)
     assert (summary.pairs, summary.held_out, summary.labelled) == (PAIRS, 5, PAIRS)
     assert (summary.teacher, summary.engine) == ("classical", "opencv")
-    assert list(summary.density) == list(PROXIES)
+    assert list(summary.density) == list(RESULT_FOLDERS)
     return out
 
 
@@ -121,41 +121,6 @@ def labels(folder, name):
 
 
 # What is kept.
-
-
-def test_what_does_not_agree_is_not_kept():
-    shape = (20, 60)
-    disparity = np.full(shape, 6, np.float32)
-    right, right_next = np.full((2, *shape), 6, np.float32)
-    flow = np.tile(np.array([4, 0], np.float32), (*shape, 1))
-    backward = -flow
-    right[5, 20:25] = 9
-    right_next[7, 20:25] = 9
-    backward[9, 20:25] += 3
-    maps = Maps(disparity, disparity.copy(), flow)
-    kept = consistent_maps(TeacherMaps(maps, right, right_next, backward), 1.0)
-
-    known = np.ones(shape, bool)
-    known[:, :6] = False  # not in the right image
-    known[5, 26:31] = False
-    assert np.array_equal(np.isfinite(kept.disparity), known)
-    in_next = np.ones(shape, bool)
-    in_next[:, 56:] = False
-    in_next[9, 16:21] = False
-    assert np.array_equal(np.isfinite(kept.flow).all(axis=-1), in_next)
-    in_next[:, :2] = False
-    in_next[7, 22:27] = False
-    assert np.array_equal(np.isfinite(kept.disparity_next), in_next)
-    assert (kept.disparity[known] == 6).all()
-
-    lenient = consistent_maps(TeacherMaps(maps, right, right_next, backward), 5.0)
-    assert np.isfinite(lenient.disparity[:, 6:]).all()
-    assert np.isfinite(lenient.disparity_next[:, 2:56]).all()
-    assert np.isfinite(lenient.flow[:, :56]).all()
-    unchecked = consistent_maps(TeacherMaps(maps), 1.0)
-    assert all(np.isfinite(values).all() for values in vars(unchecked).values())
-    huge = TeacherMaps(Maps(disparity + 300, disparity + 300, flow + 600))
-    assert all(np.isnan(values).all() for values in vars(consistent_maps(huge, 1.0)).values())
 
 
 def test_kept_pixels_of_classical_are_more_accurate_than_those_dropped(
@@ -240,7 +205,7 @@ def test_a_bag_gets_the_labels_of_its_images(wall, labelled, tmp_path):
     out = tmp_path / "out"
     assert distill(tmp_path / "bag", out, CLASSICAL, hold_out=30).pairs == PAIRS
     for name, content in files(labelled).items():
-        if Path(name).parent.name in PROXIES:
+        if Path(name).parent.name in RESULT_FOLDERS:
             assert (out / name).read_bytes() == content, name
         elif name.endswith(".png"):
             assert np.array_equal(read_image(out / name), read_image(labelled / name)), name
@@ -299,7 +264,7 @@ def test_kitti_itself_gets_labels_beside_its_images(texture, tmp_path):
     assert distill(tmp_path / "kitti", tmp_path / "kitti", CLASSICAL).pairs == 4
     added = files(tmp_path / "kitti").keys() - before.keys()
     names = ("000000_00", "000000_01", "000001_00", "000001_01")
-    expected = {f"training/{folder}/{name}.png" for folder in PROXIES for name in names}
+    expected = {f"training/{folder}/{name}.png" for folder in RESULT_FOLDERS for name in names}
     assert added == {RECORD, *expected}
     assert Proxies(tmp_path / "kitti").names == list(names)
 
@@ -321,7 +286,7 @@ def partly_done(labelled, tmp_path):
     out = tmp_path / "partly"
     shutil.copytree(labelled, out)
     (out / "training" / "disp_1" / "000002.png").unlink()
-    for folder in PROXIES:
+    for folder in RESULT_FOLDERS:
         (out / "held_out" / folder / "000015.png").unlink()
         (out / "held_out" / folder / ".000015.png.12-0.part").write_bytes(b"half")
     (out / "training" / "image_3" / "000005.png").unlink()
@@ -471,7 +436,7 @@ def test_maps_alone_are_taken_as_they_are(wall, maps, tmp_path):
         shutil.copy(maps / "disp_0" / f"{frame:06d}.png", maps / "disp_1" / f"{frame:06d}.png")
     (maps / "disp_0" / f"{FRAMES - 1:06d}.png").unlink()
     distill(wall, tmp_path / "out", maps)
-    for folder in PROXIES:
+    for folder in RESULT_FOLDERS:
         one, other = (read_image(f / folder / "000004.png") for f in (maps, tmp_path / "out" / "training"))  # fmt: skip
         assert np.array_equal(one, other)
 
@@ -485,7 +450,7 @@ def test_maps_of_one_task_are_labels_of_that_task(wall, maps, tmp_path, absent, 
     assert [name for name, density in summary.density.items() if density > 0] == there
     sample = Proxies(tmp_path / "out")[0]
     known = [np.isfinite(values).any() for values in vars(sample.ground_truth.occ).values()]
-    assert known == [name in there for name in PROXIES]
+    assert known == [name in there for name in RESULT_FOLDERS]
 
 
 def test_a_map_that_does_not_fit_is_named(wall, maps, tmp_path):
@@ -576,7 +541,7 @@ def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings
         for source in ("folder", "bag")
     )
     same = [name for name in by_folder if name.endswith(".png")]
-    assert len(same) == 4 * len(PROXIES)
+    assert len(same) == 4 * len(RESULT_FOLDERS)
     assert all(by_folder[name] == by_bag[name] for name in same)
 
     weights = tmp_path / "shipped.safetensors"

@@ -20,7 +20,8 @@ from dwarf_ros.formats import (
     read_image,
     write_image,
 )
-from dwarf_ros.inference.predict import FOLDERS, RECORD, predict
+from dwarf_ros.inference.predict import RECORD, predict
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS as FOLDERS
 from dwarf_ros.types import InputError
 
 CLASSICAL = choose_estimator("classical")

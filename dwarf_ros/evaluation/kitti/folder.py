@@ -20,7 +20,7 @@ from dwarf_ros.evaluation.kitti.rules import (
     filled_map,
     flow_known,
 )
-from dwarf_ros.formats import read_disparity_png, read_flow_png, read_image
+from dwarf_ros.formats import read_image
 from dwarf_ros.geometry import back_project, depth_from_disparity
 from dwarf_ros.metrics import (
     Additive,
@@ -46,6 +46,7 @@ from dwarf_ros.recordings.kitti_layout import (
     TRUTH_FOLDERS,
     find_truth_folders,
 )
+from dwarf_ros.recordings.result_folder import read_map
 from dwarf_ros.samples import Maps
 from dwarf_ros.types import InputError, StereoCamera
 from dwarf_ros.workers import check_workers, map_over
@@ -181,10 +182,10 @@ def read_maps(results: Path, ground_truth: Path, name: str) -> tuple[Maps, Maps,
     for task in layout.tasks:
         if name in task.names:
             kind = MAPS[task.measure]
-            estimate[kind] = task.read(task.results / name)
+            estimate[kind] = read_map(task.results / name)
             for region, other in (("noc", "occ"), ("occ", "noc")):
                 folder = task.truths.get(region) or task.truths[other]
-                truths[region][kind] = task.read(folder / name)
+                truths[region][kind] = read_map(folder / name)
     return Maps(**estimate), Maps(**truths["noc"]), Maps(**truths["occ"])
 
 
@@ -194,9 +195,6 @@ class _Task:
     results: Path
     truths: dict[str, Path]  # by region
     names: frozenset[str]
-
-    def read(self, file: Path) -> np.ndarray:
-        return read_flow_png(file) if self.measure == "Fl" else read_disparity_png(file)
 
 
 @dataclass(frozen=True)
@@ -281,7 +279,7 @@ def _evaluate_image(layout: _Layout, name: str) -> tuple[Counts, ImageErrors]:
     objects = None if layout.objects is None else _read_objects(layout.objects / name)
     estimates = {}
     for task in tasks:
-        estimates[task.measure] = filled_map(task.measure, task.read(task.results / name))
+        estimates[task.measure] = filled_map(task.measure, read_map(task.results / name))
     height, width = next(iter(estimates.values())).known.shape
     camera = layout.camera(name, height, width)
     counts: Counts = {}
@@ -291,7 +289,7 @@ def _evaluate_image(layout: _Layout, name: str) -> tuple[Counts, ImageErrors]:
         for task in tasks:
             if region in task.truths:
                 file = task.truths[region] / name
-                truths[task.measure] = truth = task.read(file)
+                truths[task.measure] = truth = read_map(file)
                 _check_size(task.results / name, estimates[task.measure].known, file, truth)
                 if objects is not None and layout.objects is not None:
                     _check_size(layout.objects / name, objects, file, truth)

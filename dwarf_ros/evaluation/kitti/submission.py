@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dwarf_ros.files import partial_file, refusing_unwritable
-from dwarf_ros.formats import read_disparity_png, read_flow_png
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS
+from dwarf_ros.recordings.result_folder import read_map
 from dwarf_ros.types import InputError
 
-FOLDERS = ("disp_0", "disp_1", "flow")
 IMAGES = tuple(f"{number:06d}_10.png" for number in range(200))
 
 # Zip files carry a time for each entry; the same results make the same file.
@@ -44,18 +44,18 @@ def check_submission(
     folder = Path(folder)
     expected = IMAGES if images is None else tuple(sorted(images))
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected one with {', '.join(FOLDERS)}")
-    present = {name: _names(folder / name) for name in FOLDERS}
+        raise InputError(f"{folder}: no such folder, expected one with {', '.join(RESULT_FOLDERS)}")
+    present = {name: _names(folder / name) for name in RESULT_FOLDERS}
     for subfolder, names in present.items():
         for name in sorted(names - set(expected)):
             raise InputError(
                 f"{folder / subfolder / name}: is no file of a submission, expected only {_described(expected)}"
             )
-    files = [Path(s, name) for name in expected for s in FOLDERS if name in present[s]]
+    files = [Path(s, name) for name in expected for s in RESULT_FOLDERS if name in present[s]]
     sizes: dict[str, tuple[Path, tuple[int, int]]] = {}
     for done, file in enumerate(files, start=1):
         path = folder / file
-        size = (read_flow_png if file.parts[0] == "flow" else read_disparity_png)(path).shape[:2]
+        size = read_map(path).shape[:2]
         first, first_size = sizes.setdefault(file.name, (path, size))
         if size != first_size:
             raise InputError(
@@ -64,11 +64,11 @@ def check_submission(
         if progress is not None:
             progress(done, len(files))
     for name in expected:
-        for subfolder in FOLDERS:
+        for subfolder in RESULT_FOLDERS:
             if name not in present[subfolder]:
                 raise InputError(
-                    f"{folder / subfolder / name}: missing, expected {_described(expected)} in {', '.join(FOLDERS)}; "
-                    f"the {len(files)} files that are there are right, {len(FOLDERS) * len(expected)} are needed"
+                    f"{folder / subfolder / name}: missing, expected {_described(expected)} in {', '.join(RESULT_FOLDERS)}; "
+                    f"the {len(files)} files that are there are right, {len(RESULT_FOLDERS) * len(expected)} are needed"
                 )
     return files
 
@@ -114,7 +114,7 @@ def write_submission(
 
 def _names(folder: Path) -> set[str]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected {', '.join(FOLDERS)}")
+        raise InputError(f"{folder}: no such folder, expected {', '.join(RESULT_FOLDERS)}")
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from dwarf_ros.evaluation.kitti.submission import (
-    FOLDERS,
     IMAGES,
     check_submission,
     write_submission,
 )
 from dwarf_ros.formats import write_disparity_png, write_flow_png, write_image
+from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS as FOLDERS
 from dwarf_ros.types import InputError
 
 TWO = ("000003_10.png", "000007_10.png")
