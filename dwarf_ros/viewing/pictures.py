@@ -29,13 +29,14 @@ from dwarf_ros.visualization.colors import (
     flow_color,
     flow_scale,
 )
-from dwarf_ros.visualization.drawing import side_by_side, stacked, titled
+from dwarf_ros.visualization.drawing import over_dimmed, resized, side_by_side, stacked, titled
 from dwarf_ros.visualization.error_maps import error_legend
 from dwarf_ros.visualization.legends import (
+    UNKNOWN_NOTE,
     depth_legend,
     disparity_legend,
     flow_legend,
-    with_flow_wheel,
+    flow_strip,
 )
 from dwarf_ros.visualization.panels import Scales, scene_flow_panel, valid_maps
 
@@ -111,7 +112,7 @@ def _disparity(result: Result) -> np.ndarray:
     disparity, _ = valid_maps(result.scene_flow)
     largest = disparity_scale(disparity)
     legend = disparity_legend(disparity.shape[1], largest, result.scene_flow.camera)
-    picture = titled(disparity_color(disparity, largest), "Disparity", result.name)
+    picture = titled(_shown(result, disparity_color(disparity, largest)), "Disparity", result.name)
     return np.vstack([picture, legend])
 
 
@@ -121,7 +122,8 @@ def _depth(result: Result) -> np.ndarray:
     depth = depth_from_disparity(valid_maps(result.scene_flow)[0], camera)
     known = depth[np.isfinite(depth)]
     farthest = nice_number(min(100.0, float(np.percentile(known, 95)))) if known.size else 100.0
-    picture = titled(depth_color(depth, farthest), "Depth", result.name)
+    colors = over_dimmed(depth_color(depth, farthest), np.isfinite(depth), result.left)
+    picture = titled(colors, "Depth", result.name)
     return np.vstack([picture, depth_legend(depth.shape[1], farthest)])
 
 
@@ -130,7 +132,14 @@ def _flow(result: Result) -> np.ndarray:
     fastest = flow_scale(flow)
     dt = abs(result.scene_flow.dt) * 1e3
     note = f"{result.name}, in {dt:.0f} ms" if dt else result.name
-    return titled(with_flow_wheel(flow_color(flow, fastest), fastest), "Optical flow", note)
+    strip = flow_strip(flow.shape[1], fastest, UNKNOWN_NOTE if result.left is not None else "")
+    return np.vstack(
+        [titled(_shown(result, flow_color(flow, fastest)), "Optical flow", note), strip]
+    )
+
+
+def _shown(result: Result, colors: np.ndarray) -> np.ndarray:
+    return over_dimmed(colors, result.scene_flow.valid, result.left)
 
 
 def _key(result: Result) -> np.ndarray:
@@ -142,13 +151,13 @@ def _above(result: Result) -> np.ndarray:
 
 
 def _errors(result: Result, width: int | None = None) -> np.ndarray:
-    """The benchmark's error images, two per row, above their color bar; each resized to that width, px, if given."""
+    """The benchmark's error images, two per row, above their color bar; each `width` px wide, or as wide as fits a page."""
     pictures = []
     for name, image in _error_images(result):
-        if width is not None:
-            height = round(image.shape[0] * width / image.shape[1])
-            image = cv2.resize(image, (width, height), None, 0, 0, _SMOOTH)
-        pictures.append(titled(image, f"{name} error"))
+        wide = width or min(image.shape[1], (PANEL_WIDTH - _MARGIN) // 2)
+        if wide != image.shape[1]:
+            image = resized(image, wide, round(image.shape[0] * wide / image.shape[1]))
+        pictures.append(titled(image, f"{name} error", "darkened: occluded"))
     rows = [side_by_side(pictures[i : i + 2], _MARGIN) for i in range(0, len(pictures), 2)]
     return np.vstack([stacked(rows, _MARGIN), error_legend(max(row.shape[1] for row in rows))])
 

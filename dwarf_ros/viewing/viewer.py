@@ -20,7 +20,8 @@ from dwarf_ros.viewing.results import Result, Results
 from dwarf_ros.viewing.server import LOOPBACK, PORT, import_rerun, serving
 from dwarf_ros.visualization.birds_eye import has_motion, moving_points
 from dwarf_ros.visualization.colors import disparity_color, flow_color, speed_color
-from dwarf_ros.visualization.legends import disparity_legend, with_flow_wheel
+from dwarf_ros.visualization.drawing import over_dimmed
+from dwarf_ros.visualization.legends import UNKNOWN_NOTE, disparity_legend, flow_strip
 from dwarf_ros.visualization.panels import Scales, valid_maps
 
 # Browsers can rotate a cloud of this many points smoothly without a graphics card.
@@ -78,9 +79,11 @@ class ResultLog:
         disparity, forward = valid_maps(flow)
         legend = disparity_legend(disparity.shape[1], self._scales.disparity, camera)
         picture = disparity_color(disparity, self._scales.disparity)
-        self._image("disparity", np.vstack([picture, legend]))
+        self._image("disparity", np.vstack([over_dimmed(picture, flow.valid, left), legend]))
         picture = flow_color(forward, self._scales.flow)
-        self._image("flow", with_flow_wheel(picture, self._scales.flow))
+        note = UNKNOWN_NOTE if left is not None else ""
+        strip = flow_strip(picture.shape[1], self._scales.flow, note)
+        self._image("flow", np.vstack([over_dimmed(picture, flow.valid, left), strip]))
         if has_motion(flow):
             self._add_points(flow, left if left is not None else picture)
         statistics = {"valid/valid pixels (%)": 100 * float(flow.valid.mean())}

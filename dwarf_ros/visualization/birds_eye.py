@@ -126,6 +126,7 @@ def birds_eye_view(
         max_speed = float(np.ceil(max([2.0, *(math.hypot(*arrow[2:]) for arrow in arrows)])))
     colored = speed_color(speed, max_speed)
     picture[count > 0] = colored[count > 0]
+    _label_grid(picture, scale)
     for tail_column, tail_row, to_right, to_front in arrows:
         _arrow(
             picture,
@@ -141,6 +142,10 @@ def birds_eye_view(
         speed_color(np.linspace(0, 1, bar)[None], 1.0),
         [(0.0, "0"), (1.0, f"{max_speed:.0f} {unit}")],
     )
+    if width >= 360:
+        motion = f"motion in {arrow_s:g} s" if unit == "m/s" else f"{arrow_s:g} times the motion"
+        for above, text in ((26, "gray: static"), (11, f"arrow: {motion}")):
+            write_text(picture, text, bar + 40, height - above, size=0.38, color=FAINT_INK)
     return picture
 
 
@@ -237,29 +242,41 @@ def _arrow(
         cv2.arrowedLine(picture, start, end, color, thickness, cv2.LINE_AA, tipLength=tip)
     right, down = (side / max(1.0, length) for side in displacement)
     column, row = start[0] - right * 34, start[1] - down * 14 + 4
-    for color, thickness in ((PAPER, 4), (INK, 1)):
-        write_text(picture, text, column, row, color=color, anchor="center", thickness=thickness)
+    write_text(picture, text, column, row, anchor="center", background=PAPER)
 
 
 def _metric_grid(width: int, height: int, scale: float) -> np.ndarray:
     """Ground with a line every 1, 2, 5, 10 ... m, far enough apart for the labels."""
     picture = np.empty((height, width, 3), dtype=np.uint8)
     picture[:] = PAPER
-    spacing = next((m for m in (1, 2, 5, 10, 20, 50) if m * scale >= 60), 100)
-    center, base = width / 2, height - _BEHIND
-    for meters in range(0, int(height / scale) + 1, spacing):
-        row = round(base - meters * scale)
+    rows, columns = _grid_lines(width, height, scale)
+    for row in rows.values():
         cv2.line(picture, (0, row), (width, row), _GRID, 1)
-        if meters and row > 16:
-            write_text(picture, f"{meters} m", 6, row - 5, color=FAINT_INK)
-    for meters in range(-spacing * int(center / scale / spacing), int(center / scale) + 1, spacing):
-        column = round(center + meters * scale)
+    for column in columns.values():
         cv2.line(picture, (column, 0), (column, height), _GRID, 1)
-        if meters:
-            write_text(
-                picture, f"{meters:+d} m", column, base + 16, color=FAINT_INK, anchor="center"
-            )
     return picture
+
+
+def _label_grid(picture: np.ndarray, scale: float) -> None:
+    height, width = picture.shape[:2]
+    rows, columns = _grid_lines(width, height, scale)
+    for meters, row in rows.items():
+        if meters and row > 16:
+            write_text(picture, f"{meters} m", 6, row - 5, color=FAINT_INK, background=PAPER)
+    for meters, column in columns.items():
+        if meters:
+            y = height - _BEHIND + 16
+            write_text(picture, f"{meters:+d} m", column, y, color=FAINT_INK, anchor="center")
+
+
+def _grid_lines(width: int, height: int, scale: float) -> tuple[dict[int, int], dict[int, int]]:
+    """Rows by the distance ahead, m, and columns by the distance to the right, m."""
+    spacing = next((m for m in (1, 2, 5, 10, 20, 50) if m * scale >= 60), 100)
+    ahead = range(0, int(height / scale) + 1, spacing)
+    sideways = spacing * int(width / 2 / scale / spacing)
+    rows = {meters: round(height - _BEHIND - meters * scale) for meters in ahead}
+    right = range(-sideways, int(width / 2 / scale) + 1, spacing)
+    return rows, {meters: round(width / 2 + meters * scale) for meters in right}
 
 
 def _camera_symbol(picture: np.ndarray, column: float, row: float) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
 import numpy as np
+
+DEPTH_RATIO = 32
+"""Largest to smallest depth that `depth_color` distinguishes."""
 
 _ANGLES = 1024
 _RADII = 256
@@ -78,7 +82,7 @@ def disparity_scale(disparity: np.ndarray) -> float:
 
 
 def depth_color(depth: np.ndarray, max_depth: float) -> np.ndarray:
-    """Depth on the viridis color map: near is yellow, max_depth and beyond are dark violet.
+    """Depth on the viridis color map, logarithmically: max_depth / 32 and below is yellow, max_depth and beyond dark violet.
 
     Args:
         depth: float H x W, m; NaN where unknown.
@@ -88,8 +92,10 @@ def depth_color(depth: np.ndarray, max_depth: float) -> np.ndarray:
         uint8 RGB, H x W x 3; unknown is black, which is not on the color map.
     """
     depth = np.asarray(depth, dtype=np.float32)
-    nearness = np.float32(max_depth) - np.minimum(depth, np.float32(max_depth))
-    return _mapped(nearness, max_depth, cv2.COLORMAP_VIRIDIS)
+    octaves = np.log2(
+        np.float32(max_depth) / np.maximum(depth, np.float32(max_depth / DEPTH_RATIO))
+    )
+    return _mapped(octaves, math.log2(DEPTH_RATIO), cv2.COLORMAP_VIRIDIS)
 
 
 def speed_color(speed: np.ndarray, max_speed: float) -> np.ndarray:

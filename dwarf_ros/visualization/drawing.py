@@ -27,14 +27,18 @@ def write_text(
     font: int = FONT,
     anchor: str = "left",
     thickness: int = 1,
+    background: tuple[int, int, int] | None = None,
 ) -> int:
     """Write text with its baseline at row y, moved inside the picture if necessary, and return its width, px.
 
-    `anchor` is the point of the text at x: left, center or right.
+    `anchor` is the point of the text at x: left, center or right. `background` fills a box behind the text.
     """
-    (width, _), _ = cv2.getTextSize(text, font, size, 1)
+    (width, height), _ = cv2.getTextSize(text, font, size, 1)
     left = {"left": x, "center": x - width / 2, "right": x - width}[anchor]
     left = min(max(left, 2), picture.shape[1] - width - 2)
+    if background is not None:
+        box = (round(left) - 3, round(y) - height - 3), (round(left) + width + 3, round(y) + 4)
+        cv2.rectangle(picture, *box, background, cv2.FILLED)
     cv2.putText(picture, text, (round(left), round(y)), font, size, color, thickness, cv2.LINE_AA)
     return width
 
@@ -115,3 +119,17 @@ def resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(
         picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
+
+
+def over_dimmed(picture: np.ndarray, known: np.ndarray, image: np.ndarray | None) -> np.ndarray:
+    """Picture with the dimmed image, in gray, where nothing is known; without an image, the picture itself.
+
+    Args:
+        picture: uint8 RGB, H x W x 3.
+        known: bool H x W.
+        image: uint8 RGB, H x W x 3.
+    """
+    if image is None or image.shape != picture.shape:
+        return picture
+    dimmed = (0.3 * cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)).astype(np.uint8)
+    return np.where(known[..., None], picture, dimmed[..., None])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 from dwarf_ros.geometry import disparity_from_depth
 from dwarf_ros.types import StereoCamera
-from dwarf_ros.visualization.colors import depth_color, disparity_color, flow_color
+from dwarf_ros.visualization.colors import DEPTH_RATIO, depth_color, disparity_color, flow_color
 from dwarf_ros.visualization.drawing import BAR_MARGIN, INK, PAPER, color_bar, write_text
+
+UNKNOWN_NOTE = "dimmed image: unknown"
 
 
 def disparity_legend(
@@ -32,15 +36,18 @@ def disparity_legend(
 
 
 def depth_legend(width: int, max_depth: float) -> np.ndarray:
-    """Color bar of `depth_color` in m, from 0 to max_depth.
+    """Color bar of `depth_color` in m, on its logarithmic scale up to max_depth.
 
     Returns:
         uint8 RGB, 30 x width x 3.
     """
-    ramp = np.linspace(0, max_depth, width - 2 * BAR_MARGIN, dtype=np.float32)[None]
-    step = next((m for m in (1, 2, 5, 10, 20, 50) if max_depth / m <= 6), 100)
-    meters = range(0, int(max_depth) + 1, step)
-    ticks = [(m / max_depth, f"{m} m") for m in meters]
+    nearest = max_depth / DEPTH_RATIO
+    ramp = np.geomspace(nearest, max_depth, width - 2 * BAR_MARGIN, dtype=np.float32)[None]
+    ticks = [(1.0, f"{max_depth:g} m")]
+    for depth in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100):
+        share = math.log(depth / nearest) / math.log(DEPTH_RATIO)
+        if 0.02 < share < 0.94:
+            ticks.append((share, f"{depth:g} m"))
     return color_bar(width, depth_color(ramp, max_depth)[0], ticks)
 
 
@@ -87,19 +94,26 @@ def flow_legend(size: int, max_magnitude: float) -> np.ndarray:
     return picture
 
 
-def with_flow_wheel(picture: np.ndarray, max_magnitude: float) -> np.ndarray:
-    """Copy of a flow picture with the color wheel in the lower right corner; its rim is max_magnitude, px."""
-    picture = picture.copy()
-    height, width = picture.shape[:2]
-    radius = max(14, min(height, width) // 8)
-    if height < 2 * radius + 32 or width < 2 * radius + 16:
-        return picture
+def flow_strip(width: int, max_magnitude: float, note: str = "") -> np.ndarray:
+    """Small legend of `flow_color`: the color wheel and the magnitude at its rim, px.
+
+    Args:
+        width: of the strip, px.
+        max_magnitude: magnitude at the wheel's rim, px.
+        note: further text.
+
+    Returns:
+        uint8 RGB, 58 x width x 3; without the wheel if it is narrower than 64 px.
+    """
+    strip = np.empty((58, width, 3), dtype=np.uint8)
+    strip[:] = PAPER
+    if width < 64:
+        return strip
+    radius = 25
     wheel = flow_wheel(radius)
     disc = wheel.any(axis=-1)
-    x, y = width - 2 * radius - 9, height - 2 * radius - 25
-    picture[y - 7 :, x - 8 :] = PAPER
-    picture[y : y + 2 * radius + 1, x : x + 2 * radius + 1][disc] = wheel[disc]
-    write_text(
-        picture, f"{max_magnitude:.0f} px", x + radius, height - 7, size=0.38, anchor="center"
-    )
-    return picture
+    strip[4 : 5 + 2 * radius, 4 : 5 + 2 * radius][disc] = wheel[disc]
+    lines = (f"hue: direction, rim: {max_magnitude:.3g} px", note)
+    for row, text in zip((26, 43), lines, strict=True):
+        write_text(strip, text, 64, row, size=0.38)
+    return strip

@@ -13,13 +13,14 @@ from dwarf_ros.visualization.drawing import (
     FAINT_INK,
     FONT_BOLD,
     PAPER,
+    over_dimmed,
     resized,
     side_by_side,
     stacked,
     titled,
     write_text,
 )
-from dwarf_ros.visualization.legends import disparity_legend, with_flow_wheel
+from dwarf_ros.visualization.legends import UNKNOWN_NOTE, disparity_legend, flow_strip
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def scene_flow_panel(
 
     Args:
         left: left image of the reference frame, uint8 RGB H x W x 3; None omits it.
-        scene_flow: the estimate; invalid pixels are drawn black.
+        scene_flow: the estimate; invalid pixels show the dimmed left image, or black without it.
         title: on the left of the heading.
         note: on the right of the heading.
         width: of the picture, px.
@@ -78,19 +79,23 @@ def scene_flow_panel(
     if left is not None:
         size = f"{image_width} x {image_height} px"
         image = [titled(resized(left, column, row), "Left image", size)]
+
+    def drawn(colors: np.ndarray) -> np.ndarray:
+        return resized(over_dimmed(colors, scene_flow.valid, left), column, row)
+
+    if scene_flow.camera is None:
+        heading, density = "Disparity", f"{density}; no calibration, so no depth"
+    else:
+        heading = "Disparity and depth"
     near = np.vstack(
         [
-            titled(
-                resized(disparity_color(disparity, nearest), column, row),
-                "Disparity and depth",
-                density,
-            ),
+            titled(drawn(disparity_color(disparity, nearest)), heading, density),
             disparity_legend(column, nearest, scene_flow.camera),
         ]
     )
-    wheel = with_flow_wheel(resized(flow_color(flow, fastest), column, row), fastest)
     dt = f"in {abs(scene_flow.dt) * 1e3:.0f} ms" if scene_flow.dt else "to the next frame"
-    motion = titled(wheel, "Optical flow", dt)
+    strip = flow_strip(column, fastest, UNKNOWN_NOTE if left is not None else "")
+    motion = np.vstack([titled(drawn(flow_color(flow, fastest)), "Optical flow", dt), strip])
     if wide:
         body = stacked([*image, near, motion], margin)
         if has_motion(scene_flow):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dwarf_ros.visualization.drawing import side_by_side, stacked
+from dwarf_ros.visualization.drawing import over_dimmed, side_by_side, stacked
 
 
 def test_pictures_join_without_loss():
@@ -17,3 +17,15 @@ def test_pictures_join_without_loss():
     column = stacked([tall, wide], gap=5)
     assert column.shape == (45, 40, 3)
     assert np.array_equal(column[35:], wide)
+
+
+def test_unknown_pixels_show_the_dimmed_image():
+    picture = np.full((4, 6, 3), (200, 10, 10), dtype=np.uint8)
+    image = np.full((4, 6, 3), 100, dtype=np.uint8)
+    known = np.zeros((4, 6), dtype=bool)
+    known[:, :3] = True
+    shown = over_dimmed(picture, known, image)
+    assert (shown[:, :3] == (200, 10, 10)).all()
+    assert (shown[:, 3:] == 30).all()
+    assert over_dimmed(picture, known, None) is picture
+    assert over_dimmed(picture, known, image[:2]) is picture

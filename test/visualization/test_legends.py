@@ -11,8 +11,8 @@ from dwarf_ros.visualization.legends import (
     depth_legend,
     disparity_legend,
     flow_legend,
+    flow_strip,
     flow_wheel,
-    with_flow_wheel,
 )
 
 CAMERA = StereoCamera(fx=200, fy=200, cx=80, cy=40, cx_right=80, baseline=0.5, width=160, height=80)
@@ -26,11 +26,11 @@ def labels_below(strip: np.ndarray) -> list[int]:
 def test_a_scale_bar_has_its_colours_and_ticks_where_the_values_are():
     strip = depth_legend(416, 40.0)
     assert strip.shape == (30, 416, 3)
-    ramp = depth_color(np.linspace(0, 40, 400, dtype=np.float32)[None], 40.0)[0]
+    ramp = depth_color(np.geomspace(1.25, 40, 400, dtype=np.float32)[None], 40.0)[0]
     bar = strip[5, BAR_MARGIN:-BAR_MARGIN]
     ticks = labels_below(strip)
-    # 0, 10, 20, 30 and 40 m, each a pixel wide.
-    assert ticks == [BAR_MARGIN + round(m / 40 * 399) for m in (0, 10, 20, 30, 40)]
+    # 2, 5, 10, 20 and 40 m on a logarithmic scale of five octaves, each a pixel wide.
+    assert ticks == [BAR_MARGIN + round(np.log2(m / 1.25) / 5 * 399) for m in (2, 5, 10, 20, 40)]
     between = np.setdiff1d(np.arange(400), np.array(ticks) - BAR_MARGIN)
     assert np.array_equal(bar[between], ramp[between])
 
@@ -80,12 +80,11 @@ def test_titles_and_legends_add_their_strips():
     assert not np.array_equal(disparity_legend(200, 64.0), disparity_legend(200, 64.0, CAMERA))
 
 
-def test_flow_wheel_is_in_the_corner_and_nowhere_else():
-    flow = np.full((120, 200, 3), 7, dtype=np.uint8)
-    picture = with_flow_wheel(flow, 12.0)
-    changed = np.argwhere((picture != flow).any(axis=-1))
-    assert changed.min(axis=0)[0] > 50
-    assert changed.min(axis=0)[1] > 100
-    assert (flow == 7).all()
-    tiny = np.zeros((10, 10, 3), dtype=np.uint8)
-    assert np.array_equal(with_flow_wheel(tiny, 1.0), tiny)
+def test_the_strip_below_a_flow_has_the_wheel_and_its_magnitude():
+    strip = flow_strip(300, 12.0)
+    assert strip.shape == (58, 300, 3)
+    assert (strip[29, 29] == 255).all()
+    assert (strip[:, 64:] > 150).any()
+    assert not np.array_equal(strip, flow_strip(300, 13.0))
+    assert not np.array_equal(strip, flow_strip(300, 12.0, "dimmed: unknown"))
+    assert flow_strip(10, 1.0).shape == (58, 10, 3)
