@@ -20,8 +20,8 @@ from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.files import write_atomically
 from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.live.processes import (
-    RECORDING,
     LiveError,
+    LiveEstimate,
     Played,
     estimator_arguments,
     mean_rate_hz,
@@ -29,11 +29,11 @@ from dwarf_ros.live.processes import (
     play_into_node,
     prepare_run,
     read_player_log,
+    read_run,
 )
-from dwarf_ros.live.recorder import Recording, read_recording
 from dwarf_ros.metrics import disparity_errors, end_point_error, flow_errors
-from dwarf_ros.recordings import Recording as StereoRecording
-from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings import Recording, open_recording
+from dwarf_ros.recordings.bag.estimates import Estimate
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.visualization.panels import scene_flow_panel
@@ -86,7 +86,7 @@ def run_demo(
     """Play a recording into the live node over DDS, and print and draw its estimates; ends by itself.
 
     Node, player and recorder are separate processes, on a ROS domain of their own unless ROS_DOMAIN_ID is set.
-    `out` gets figures.json, pictures/, recording/ (one .npz per estimate), the logs, and drive/ where there is no source.
+    `out` gets figures.json, pictures/, recording/ (a bag), the logs, and drive/ where there is no source.
 
     Args:
         source: folder that `open_recording` reads; None: a procedural drive, which has ground truth.
@@ -103,7 +103,7 @@ def run_demo(
         InputError: the source, the estimator or another argument cannot be used.
     """
     if not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
+        raise InputError(f"rate: {rate_hz:g} Hz, expected > 0 Hz")
     _prepare_folder(out)
     if source is None:
         drive = drive or ProceduralDrive(DRIVE_SEED, DRIVE_FRAMES, *DRIVE_SIZE)
@@ -112,14 +112,14 @@ def run_demo(
         write_drive(drive, source)
     else:
         drive = None
-    sequence = open_recording(source)
-    if len(sequence) < 2:
-        raise InputError(f"{source}: {len(sequence)} stereo frame, expected at least 2")
+    recording = open_recording(source)
+    if len(recording) < 2:
+        raise InputError(f"{source}: {len(recording)} stereo frame, expected at least 2")
     node_arguments = estimator_arguments(choice)
     try:
-        frames = len(sequence)
+        frames = len(recording)
         play_into_node(source, frames, frames - 1, out, rate_hz, reference, node_arguments, _say)
-        return _show(sequence, drive, out)
+        return _show(recording, drive, out)
     except LiveError as error:
         print(f"dwarf: demo failed: {error}; logs are in {out}", file=sys.stderr)
         return 1
@@ -134,39 +134,27 @@ def _prepare_folder(out: Path) -> None:
         for file in (*stale, out / "figures.json"):
             file.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
+        raise InputError(f"out: {out}: {error.strerror}, expected a folder to write to") from None
 
 
-def _show(sequence: StereoRecording, drive: ProceduralDrive | None, out: Path) -> int:
+def _show(recording: Recording, drive: ProceduralDrive | None, out: Path) -> int:
     """Print and write figures and pictures of the recorded estimates; returns the exit code."""
     played = read_player_log(out)
-    by_stamp = {frame.stamp_ns: frame for frame in played}
-    files = sorted((out / RECORDING).glob("*.npz"))
-    figures: list[FrameFigures] = []
-    estimates: list[tuple[Path, Played]] = []
-    received: list[int] = []
-    for file in files:
-        recording = read_recording(file)
-        reference = by_stamp.get(recording.scene_flow.stamp)
-        other = by_stamp.get(recording.scene_flow.other_stamp)
-        if reference is None or other is None:
-            raise LiveError(f"{file} is of a frame that was never played")
-        figures.append(_frame_figures(recording, reference, other, drive))
-        estimates.append((file, reference))
-        received.append(recording.received)
+    estimates, live = read_run(out)
+    figures = [_frame_figures(estimates[e.number], e, drive) for e in live]
+    received = [e.received for e in live]
     summary = _summary(figures, received, played, node_values(out))
     _print_table(figures)
     _print_summary(summary)
     document = {"frames": [asdict(frame) for frame in figures], "summary": summary}
     write_atomically(out / "figures.json", (json.dumps(document, indent=2) + "\n").encode())
-    for position in _spread(len(estimates), PICTURES):
-        file, reference = estimates[position]
-        recording = read_recording(file)
-        name = f"frame_{reference.index:06d}.png"
+    for position in _spread(len(live), PICTURES):
+        number = live[position].reference.index
+        name = f"frame_{number:06d}.png"
         panel = scene_flow_panel(
-            sequence[reference.index].left,
-            recording.scene_flow,
-            f"Frame {reference.index}",
+            recording[number].left,
+            estimates[live[position].number].scene_flow,
+            f"Frame {number}",
             f"{summary['estimator']} on {summary['engine']}, estimated after "
             f"{figures[position].latency_ms:.0f} ms",
             PICTURE_WIDTH,
@@ -190,14 +178,14 @@ def _write_small_png(file: Path, picture: np.ndarray) -> None:
 
 
 def _frame_figures(
-    recording: Recording, reference: Played, other: Played, drive: ProceduralDrive | None
+    estimate: Estimate, live: LiveEstimate, drive: ProceduralDrive | None
 ) -> FrameFigures:
-    scene_flow = recording.scene_flow
+    scene_flow, reference, other = estimate.scene_flow, live.reference, live.other
     newest = max(reference.wall_ns, other.wall_ns)
     figures = FrameFigures(
         frame=reference.index,
         other=other.index,
-        latency_ms=(recording.received - newest) / 1e6,
+        latency_ms=(live.received - newest) / 1e6,
         valid_percent=100 * float(scene_flow.valid.mean()),
     )
     if drive is None:

@@ -17,6 +17,7 @@ from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.live.lifecycle import NodeClient
 from dwarf_ros.live.recorder import READY, SUMMARY, read_summary
 from dwarf_ros.progress import show_progress
+from dwarf_ros.recordings.bag.estimates import RecordedEstimates, open_estimates
 from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.signals import raising_interrupts
 from dwarf_ros.types import InputError
@@ -55,11 +56,16 @@ def prepare_run(out: Path) -> None:
     """
     recording = out / RECORDING
     try:
-        recording.mkdir(parents=True, exist_ok=True)
-        for file in (*recording.glob("*.npz"), recording / SUMMARY, out / PLAYER_LOG):
+        out.mkdir(parents=True, exist_ok=True)
+        for file in (
+            *recording.glob("*.mcap"),
+            recording / "metadata.yaml",
+            recording / SUMMARY,
+            out / PLAYER_LOG,
+        ):
             file.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
+        raise InputError(f"out: {out}: {error.strerror}, expected a folder to write to") from None
 
 
 def estimator_arguments(choice: EstimatorChoice) -> list[str]:
@@ -87,8 +93,8 @@ def play_into_node(
 ) -> None:
     """Play a recording into the live node and record its estimates, on a ROS domain of its own unless ROS_DOMAIN_ID is set.
 
-    `out` gets recording/ (one .npz per estimate, and the summary), player.jsonl and the logs of the three processes. They end
-    with the call, also when a signal ends it.
+    `out` gets recording/ (a bag, and the summary), player.jsonl and the logs of the three processes. They end with the
+    call, also when a signal ends it.
 
     Args:
         source: what `open_recording` reads.
@@ -137,11 +143,11 @@ def play_into_node(
             f"--rate={rate_hz}",
             f"--log={out / PLAYER_LOG}",
         )
-        recording = out / RECORDING
-        with show_progress("estimates") as report:
+        log = out / PLAYER_LOG
+        with show_progress("playing") as report:
 
             def tell() -> None:
-                report(len(list(recording.glob("*.npz"))), pairs)
+                report(log.read_bytes().count(b"\n") if log.is_file() else 0, frames)
 
             player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, tell)
             recorder.wait(_RECORDER_MARGIN_S, node, tell)
@@ -223,6 +229,46 @@ class _Child:
     def _last_line(self) -> str:
         lines = self.log().split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+@dataclass(frozen=True)
+class LiveEstimate:
+    """An estimate of a live run.
+
+    Attributes:
+        number: in the run's `RecordedEstimates`.
+        reference, other: the frames that it is of.
+        received: wall time at which it came, ns.
+    """
+
+    number: int
+    reference: Played
+    other: Played
+    received: int
+
+
+def read_run(run: Path) -> tuple[RecordedEstimates, list[LiveEstimate]]:
+    """The recorded estimates of a live run, and of which frames they are, in order of the frames.
+
+    Args:
+        run: folder with the recorder's recording/ and the player's player.jsonl.
+
+    Raises:
+        LiveError: there is no player's log, or an estimate is of a frame that was not played.
+        InputError: the recording is missing or damaged.
+    """
+    played = {frame.stamp_ns: frame for frame in read_player_log(run)}
+    estimates = open_estimates(run / RECORDING)
+    found = []
+    for number, estimate in enumerate(estimates):
+        scene_flow = estimate.scene_flow
+        reference, other = played.get(scene_flow.stamp), played.get(scene_flow.other_stamp)
+        if reference is None or other is None:
+            raise LiveError(
+                f"{run / RECORDING}: the estimate at {scene_flow.stamp} ns is of a frame that was never played"
+            )
+        found.append(LiveEstimate(number, reference, other, estimate.received))
+    return estimates, sorted(found, key=lambda e: (e.reference.index, e.other.index))
 
 
 def read_player_log(out: Path) -> list[Played]:

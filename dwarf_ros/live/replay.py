@@ -11,27 +11,26 @@ import numpy as np
 
 from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.bag_evaluation import (
-    Difference,
     LiveFigures,
     PairFigures,
     RecordingEvaluation,
-    difference_between,
-    estimate_pair,
     evaluate_recording,
 )
 from dwarf_ros.evaluation.bag_report import prepare_folder, write_evaluation
 from dwarf_ros.live.processes import (
     RECORDING,
     LiveError,
+    LiveEstimate,
     estimator_arguments,
     mean_rate_hz,
     node_values,
     play_into_node,
     prepare_run,
     read_player_log,
+    read_run,
 )
-from dwarf_ros.live.recorder import read_recording
 from dwarf_ros.recordings import open_recording
+from dwarf_ros.recordings.bag.estimates import RecordedEstimates
 from dwarf_ros.types import InputError, SceneFlow
 
 # The earlier frame, as offline.
@@ -39,82 +38,39 @@ _REFERENCE = "previous"
 
 
 @dataclass(frozen=True)
-class RecordedAnswer:
-    """Where an answer of the node is, and when it came.
+class RunEstimates:
+    """The recorded scene flow of a frame; can be sent to another process.
 
     Attributes:
-        file: as the recorder wrote it.
-        pair: numbers of the reference and the other frame in the recording that was played.
-        published: wall time at which the later frame was published, ns.
-        received: wall time at which the answer came, ns.
+        estimates: those of the run.
+        numbers: of the estimate of each reference frame.
     """
 
-    file: Path
-    pair: tuple[int, int]
-    published: int
-    received: int
-
-
-@dataclass(frozen=True)
-class RecordedAnswers:
-    """The recorded scene flow for a frame; can be sent to another process.
-
-    Attributes:
-        files: by the number of the reference frame.
-    """
-
-    files: dict[int, Path]
+    estimates: RecordedEstimates
+    numbers: dict[int, int]
 
     def __call__(self, frame: int) -> SceneFlow:
-        """Read the answer for a reference frame."""
-        return read_recording(self.files[frame]).scene_flow
+        """Read the estimate of a reference frame."""
+        return self.estimates[self.numbers[frame]].scene_flow
 
 
-def recorded_answers(run: Path) -> list[RecordedAnswer]:
-    """The answers of a live run, in order of the frames.
-
-    Args:
-        run: folder with the recorder's recording/ and the player's player.jsonl.
+def _estimates_of(run: Path) -> tuple[RunEstimates, list[LiveEstimate]]:
+    """The estimates of a run of the node whose reference is the earlier frame.
 
     Raises:
-        LiveError: there is no player's log, or an answer is for a frame that was not played.
-        InputError: an answer is damaged, or is for the later frame of its pair.
+        LiveError: as `read_run`, or there are none.
+        InputError: as `read_run`, or one is of the later frame of its pair.
     """
-    played = {frame.stamp_ns: frame for frame in read_player_log(run)}
-    answers = []
-    for file in sorted((run / RECORDING).glob("*.npz")):
-        recording = read_recording(file)
-        scene_flow = recording.scene_flow
-        reference, other = played.get(scene_flow.stamp), played.get(scene_flow.other_stamp)
-        if reference is None or other is None:
-            raise LiveError(f"{file} is of a frame that was never played")
-        if scene_flow.dt < 0:
+    # Absolute, for workers in other folders.
+    estimates, live = read_run(run.resolve())
+    if not live:
+        raise LiveError(f"no answers in {run / RECORDING}")
+    for estimate in live:
+        if estimate.other.stamp_ns < estimate.reference.stamp_ns:
             raise InputError(
-                f"{file}: answers for the later frame of its pair, expected the node's reference: {_REFERENCE}"
+                f"{run / RECORDING}: estimate of the later frame of its pair, expected the node's reference: {_REFERENCE}"
             )
-        pair = (reference.index, other.index)
-        answers.append(RecordedAnswer(file, pair, other.wall_ns, recording.received))
-    return sorted(answers, key=lambda answer: answer.pair)
-
-
-def compare_with_offline(source: Path, run: Path, choice: EstimatorChoice) -> Difference:
-    """Largest difference between what the node answered and what the estimator answers here for the same pairs.
-
-    Args:
-        source: the bag or folder that was played.
-        run: folder of the live run.
-        choice: the node's estimator.
-
-    Raises:
-        LiveError: as `recorded_answers`.
-        InputError: the source, the run or the estimator cannot be used.
-    """
-    recording = open_recording(source)
-    total = Difference()
-    for answer in recorded_answers(run):
-        offline = estimate_pair(recording, choice, answer.pair)
-        total += difference_between(read_recording(answer.file).scene_flow, offline)
-    return total
+    return RunEstimates(estimates, {e.reference.index: e.number for e in live}), live
 
 
 def evaluate_run(
@@ -137,18 +93,16 @@ def evaluate_run(
         LiveError: nothing was answered, or the answers do not fit what was played.
         InputError: one of these cannot be used.
     """
-    answers = recorded_answers(run)
-    if not answers:
-        raise LiveError(f"no answers in {run / RECORDING}")
+    estimates, answers = _estimates_of(run)
     evaluation = evaluate_recording(
         source,
         choice,
         ground_truth,
         workers,
-        [answer.pair for answer in answers],
-        RecordedAnswers({answer.pair[0]: answer.file.resolve() for answer in answers}),
+        [(answer.reference.index, answer.other.index) for answer in answers],
+        estimates,
     )
-    latencies = [(answer.received - answer.published) / 1e6 for answer in answers]
+    latencies = [(answer.received - answer.other.wall_ns) / 1e6 for answer in answers]
     values = node_values(run)
     live = LiveFigures(
         played=len(read_player_log(run)),
@@ -182,7 +136,7 @@ def replay_bag(
     """Play a bag into the live node over DDS, record its answers, judge them, and write what was found.
 
     Node, player and recorder are processes of their own. `out` gets evaluation.json, frames.csv and report.html, and of the
-    run recording/ (one .npz an answer), player.jsonl and the logs.
+    run recording/ (a bag), player.jsonl and the logs.
 
     Args:
         source: bag, or folder of images that `open_folder` reads.
@@ -197,7 +151,7 @@ def replay_bag(
         InputError: one of the arguments cannot be used.
     """
     if not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
+        raise InputError(f"rate: {rate_hz:g} Hz, expected > 0 Hz")
     prepare_folder(out)
     recording = open_recording(source)
     prepare_run(out)
@@ -252,5 +206,4 @@ def write_run(
     Raises:
         InputError: a file cannot be written.
     """
-    files = {answer.pair[0]: answer.file for answer in recorded_answers(run)}
-    write_evaluation(evaluation, out, choice, RecordedAnswers(files))
+    write_evaluation(evaluation, out, choice, _estimates_of(run)[0])

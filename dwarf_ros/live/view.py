@@ -60,7 +60,7 @@ class LiveView:
         self._images.append(message)
 
     def _on_estimate(self, message: Any) -> None:
-        from dwarf_ros.ros.messages import scene_flow_from_message
+        from dwarf_ros.recordings.scene_flow_messages import scene_flow_from_message
 
         scene_flow = scene_flow_from_message(message)
         left = self._left_image(message.header.stamp)

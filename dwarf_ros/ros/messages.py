@@ -348,57 +348,6 @@ def scene_flow_message(scene_flow: SceneFlow, estimator: str = "") -> Any:
     return message
 
 
-def scene_flow_from_message(msg: Any) -> SceneFlow:
-    """Inverse of `scene_flow_message`.
-
-    Raises:
-        InputError: an image has another encoding or size, or the numbers are no rectified camera's.
-    """
-    layouts = {
-        "disparity": ("32FC1", 4),
-        "disparity_next": ("32FC1", 4),
-        "flow": ("32FC2", 8),
-        "valid": ("mono8", 1),
-    }
-    arrays = {}
-    for name, (encoding, pixel_bytes) in layouts.items():
-        image = getattr(msg, name)
-        expected_bytes = image.width * image.height * pixel_bytes
-        if (image.encoding, image.step, len(image.data)) != (
-            encoding,
-            image.width * pixel_bytes,
-            expected_bytes,
-        ):
-            raise InputError(
-                f"scene flow: {name} is {image.encoding[:40]!r} with row step {image.step} bytes and {len(image.data)} "
-                f"bytes, expected {encoding!r} with {expected_bytes} bytes for {image.width} x {image.height} px"
-            )
-        arrays[name] = distro.bridge().imgmsg_to_cv2(image)
-    camera = None
-    if msg.fx != 0:
-        camera = StereoCamera(
-            fx=msg.fx,
-            fy=msg.fy,
-            cx=msg.cx,
-            cy=msg.cy,
-            cx_right=msg.cx_right,
-            baseline=msg.baseline,
-            width=msg.disparity.width,
-            height=msg.disparity.height,
-        )
-    stamp = ns_from_stamp(msg.header.stamp)
-    return SceneFlow(
-        disparity=arrays["disparity"],
-        disparity_next=arrays["disparity_next"],
-        flow=arrays["flow"],
-        valid=arrays["valid"] > 0,
-        stamp=stamp,
-        dt=(ns_from_stamp(msg.other_stamp) - stamp) * 1e-9,
-        camera=camera,
-        frame_id=msg.header.frame_id,
-    )
-
-
 def _camera_of(scene_flow: SceneFlow) -> StereoCamera:
     if scene_flow.camera is None:
         raise InputError("scene flow: no camera, expected a calibration to compute depth")

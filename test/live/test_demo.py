@@ -67,7 +67,7 @@ def test_estimator_that_does_not_exist_is_named(own_checkout, tmp_path):
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan"), float("inf")])
 def test_rate_must_be_positive(tmp_path, rate_hz):
-    with pytest.raises(InputError, match="--rate"):
+    with pytest.raises(InputError, match="rate: "):
         run_demo(None, tmp_path, CLASSICAL, rate_hz)
 
 
@@ -78,7 +78,7 @@ def test_source_that_is_no_folder_is_named(tmp_path):
 
 def test_out_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="--out"):
+    with pytest.raises(InputError, match="out: "):
         run_demo(None, tmp_path / "file", CLASSICAL)
 
 

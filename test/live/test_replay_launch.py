@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from live_fixtures import difference_from_offline
+
 from dwarf_ros.estimators import choose_estimator
-from dwarf_ros.live.replay import compare_with_offline, evaluate_run
+from dwarf_ros.live.replay import evaluate_run
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -81,4 +83,4 @@ def test_a_launched_replay_is_recorded_and_ends_by_itself(launch, tmp_path):
     evaluation = evaluate_run(drive, run, choice)
     assert evaluation.live.played == 4
     assert evaluation.live.answered + sum(evaluation.live.dropped.values()) == 3
-    assert compare_with_offline(drive, run, choice).largest <= 1e-3
+    assert difference_from_offline(drive, run, choice).largest <= 1e-3

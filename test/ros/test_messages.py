@@ -19,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dwarf_ros import geometry
 from dwarf_ros.recordings import camera_messages
+from dwarf_ros.recordings.scene_flow_messages import scene_flow_from_message
 from dwarf_ros.ros import messages
 from dwarf_ros.types import InputError, SceneFlow, StereoCamera
 
@@ -604,7 +605,7 @@ def test_the_whole_answer_survives_its_message(camera):
     answer = scene_flow(camera=camera)
     message = messages.scene_flow_message(answer, "classical")
     assert message.estimator == "classical"
-    back = messages.scene_flow_from_message(message)
+    back = scene_flow_from_message(message)
     for name in ("disparity", "disparity_next", "flow", "valid"):
         np.testing.assert_array_equal(getattr(back, name), getattr(answer, name))
     assert (back.stamp, back.other_stamp) == (answer.stamp, answer.other_stamp)
@@ -617,7 +618,7 @@ def test_an_answer_with_a_truncated_image_is_one_line():
     message = messages.scene_flow_message(scene_flow())
     message.flow.data = message.flow.data[:-8]
     with pytest.raises(InputError, match="scene flow: flow is '32FC2' with row step 320 bytes"):
-        messages.scene_flow_from_message(message)
+        scene_flow_from_message(message)
 
 
 def test_a_real_image_comes_back_to_the_last_bit(real_data):

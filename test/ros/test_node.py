@@ -34,6 +34,7 @@ from visualization_msgs.msg import MarkerArray
 from dwarf_ros.estimators.classical import ClassicalEstimator
 from dwarf_ros.network.weights import FORMAT, FORMAT_VERSION
 from dwarf_ros.recordings import camera_messages, open_recording
+from dwarf_ros.recordings.scene_flow_messages import scene_flow_from_message
 from dwarf_ros.ros import messages, parameters, worker
 from dwarf_ros.ros.inputs import Received
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
@@ -128,7 +129,7 @@ def test_every_topic_carries_the_newest_frame_with_its_geometry(start_node, rig)
     }
     assert {message.header.frame_id for message in last.values()} == {"camera"}
 
-    answer = messages.scene_flow_from_message(last["estimate"])
+    answer = scene_flow_from_message(last["estimate"])
     assert last["estimate"].estimator == "classical"
     assert answer.dt == pytest.approx(-PERIOD_NS * 1e-9)
     assert answer.camera == CAMERA
@@ -951,7 +952,7 @@ def test_live_parameters_of_pairs_and_velocities(start_node, rig):
             frame[topic] = messages.image_message(pixels, stamp_of(frame[topic]), "camera")
 
     def trusted_of_known() -> tuple[int, int]:
-        answer = messages.scene_flow_from_message(estimates[-1])
+        answer = scene_flow_from_message(estimates[-1])
         known = np.isfinite(answer.disparity) & np.isfinite(answer.disparity_next)
         known &= np.isfinite(answer.flow).all(axis=-1)
         return int(answer.valid.sum()), int(known.sum())

@@ -123,7 +123,7 @@ def test_answers_come_back_with_their_images(record, storage, namespace, compres
 
 def test_several_nodes_are_chosen_from_by_namespace(record):
     bag, _ = record("MCAP", "/a", "/b")
-    with pytest.raises(InputError, match="--namespace") as error:
+    with pytest.raises(InputError, match="by its namespace") as error:
         open_results(bag)
     assert "/a/estimate, /b/estimate" in str(error.value)
     assert len(open_results(bag, namespace="b")) == 3

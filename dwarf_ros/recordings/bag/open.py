@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,16 @@ def open_bag(
     )
 
 
+def decode_image(message: Any, name: str) -> np.ndarray:
+    """Pixels of a bag's Image or CompressedImage, as `image_from_message` gives them.
+
+    Raises:
+        InputError: as `image_from_message` and `image_from_compressed`.
+    """
+    raw = message.__msgtype__ == MESSAGE_TYPES["image"]
+    return (image_from_message if raw else image_from_compressed)(message, name)
+
+
 @dataclass(frozen=True, eq=False)
 class _BagFrameReader:
     """Images of a bag, with the camera of each scene."""
@@ -64,14 +75,7 @@ class _BagFrameReader:
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
         keys, camera = self.keys[index], self.cameras[self.scenes[index]]
         names = [f"{self.storage.path}: {topic} at {stamp} ns" for topic, _, stamp in keys]
-        left, right = (
-            (
-                image_from_message
-                if message.__msgtype__ == MESSAGE_TYPES["image"]
-                else image_from_compressed
-            )(message, name)
-            for message, name in zip(self.storage.find(keys), names, strict=True)
-        )
+        left, right = map(decode_image, self.storage.find(keys), names)
         if left.shape != right.shape or left.dtype != right.dtype:
             raise InputError(
                 f"{names[1]}: image is {right.dtype} {right.shape}, expected {left.dtype} {left.shape} as the left one"

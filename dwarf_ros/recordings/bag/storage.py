@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dwarf_ros.recordings.scene_flow_messages import SCENE_FLOW_TYPE, scene_flow_definition
 from dwarf_ros.types import InputError
 
 MESSAGE_TYPES = {
@@ -61,6 +62,14 @@ def typestore() -> Any:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
+def register_scene_flow(store: Any, definition: str) -> None:
+    """Add dwarf_ros/SceneFlow, as the text of its message file defines it, to the definitions of messages."""
+    from rosbags.typesys import get_types_from_msg
+
+    types = get_types_from_msg(definition, SCENE_FLOW_TYPE)
+    store.register({SCENE_FLOW_TYPE: types[SCENE_FLOW_TYPE]})
+
+
 @contextlib.contextmanager
 def _reading(bag: Path) -> Iterator[None]:
     """Damaged files show in the libraries as errors of every kind; to the user they are one line."""
@@ -103,6 +112,7 @@ class Storage:
 
     def __init__(self, path: Path) -> None:
         self.store = typestore()
+        from rosbags.interfaces import MessageDefinitionFormat
         from rosbags.rosbag2 import Reader
 
         self.path = path
@@ -111,6 +121,13 @@ class Storage:
         with _reading(path):
             self._reader = Reader(_readable(path))
             self._reader.open()
+            for connection in self._reader.connections:
+                if connection.msgtype == SCENE_FLOW_TYPE:
+                    # The bag's own definition, where it has one, may be of another version.
+                    own = connection.msgdef
+                    known = own.format is MessageDefinitionFormat.MSG and own.data
+                    register_scene_flow(self.store, known or scene_flow_definition())
+                    break
         self.close = weakref.finalize(self, _close, self._reader, self._place)
 
     def __reduce__(self) -> tuple[Any, ...]:

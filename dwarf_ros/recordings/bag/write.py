@@ -18,7 +18,8 @@ from dwarf_ros.recordings.bag.topics import namespace_prefix
 from dwarf_ros.recordings.bag.transforms import MAP_FROM_OPTICAL, quaternion_of
 from dwarf_ros.recordings.camera_messages import CameraInfoFields, camera_info_fields
 from dwarf_ros.recordings.recording import Recording
-from dwarf_ros.types import InputError, as_rgb8
+from dwarf_ros.recordings.scene_flow_messages import CAMERA_FIELDS, SCENE_FLOW_TYPE
+from dwarf_ros.types import InputError, SceneFlow, as_rgb8
 
 _SIDES = ("left", "right")
 _MAP = "map"
@@ -93,31 +94,28 @@ def _write_error(out: Path, error: Exception) -> InputError:
 def _write_bag(
     sequence: Recording,
     folder: Path,
-    storage: str,
+    storage: Literal["mcap", "sqlite3"],
     prefix: str,
     store: Any,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    from rosbags.rosbag2 import StoragePlugin, Writer
-
     stamps, poses = sequence.stamps, sequence.poses
     shift = _UNDATED_BELOW if stamps[0] < _UNDATED_BELOW else 0
     for stamp in (stamps[0] + shift, stamps[-1] + shift):
         if not 0 <= stamp < _STAMP_LIMIT:
             raise InputError(f"{folder.name}: time {stamp} ns, expected seconds in 31 bits")
-    encode = _Encoder(store, sequence.frame_id)
-    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
-    # 9 is the version that ROS 2 Jazzy writes.
-    with Writer(folder, version=9, storage_plugin=plugin) as writer:
-
-        def add(topic: str, kind: str) -> Any:
-            return writer.add_connection(
-                topic, MESSAGE_TYPES[kind], typestore=store, offered_qos_profiles=[_qos()]
-            )
-
-        infos = [add(f"{prefix}/{side}/camera_info", "camera_info") for side in _SIDES]
-        images = [add(f"{prefix}/{side}/image_rect", "image") for side in _SIDES]
-        transforms = add(TF_TOPIC, "tf") if poses is not None else None
+    encode = MessageEncoder(store, sequence.frame_id)
+    with bag_writer(folder, storage) as writer:
+        infos = [
+            add_topic(writer, store, f"{prefix}/{side}/camera_info", MESSAGE_TYPES["camera_info"])
+            for side in _SIDES
+        ]
+        images = [
+            add_topic(writer, store, f"{prefix}/{side}/image_rect", MESSAGE_TYPES["image"])
+            for side in _SIDES
+        ]
+        tf = MESSAGE_TYPES["tf"]
+        transforms = add_topic(writer, store, TF_TOPIC, tf) if poses is not None else None
         for index in range(len(sequence)):
             left, right, camera = sequence.read(index)
             stamp = stamps[index] + shift
@@ -129,6 +127,20 @@ def _write_bag(
                 writer.write(transforms, stamp, encode.transform(poses[index], stamp))
             if progress is not None:
                 progress(index + 1, len(sequence))
+
+
+def bag_writer(folder: Path, storage: Literal["mcap", "sqlite3"] = "mcap") -> Any:
+    """The library's writer of a new bag, a context manager."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+    # 9 is the version that ROS 2 Jazzy writes.
+    return Writer(folder, version=9, storage_plugin=plugin)
+
+
+def add_topic(writer: Any, store: Any, topic: str, msgtype: str) -> Any:
+    """Add a topic to a bag that is being written; the connection to write its messages to."""
+    return writer.add_connection(topic, msgtype, typestore=store, offered_qos_profiles=[_qos()])
 
 
 def _qos() -> Any:
@@ -150,27 +162,36 @@ def _qos() -> Any:
 
 
 @dataclass(frozen=True)
-class _Encoder:
-    """Arrays to serialised messages."""
+class MessageEncoder:
+    """Serialises arrays as messages.
+
+    Attributes:
+        store: definitions of the messages.
+        frame_id: of the headers.
+    """
 
     store: Any
     frame_id: str
 
     def _header(self, stamp: int, frame_id: str) -> Any:
-        types = self.store.types
-        time = types["builtin_interfaces/msg/Time"](*divmod(stamp, 1_000_000_000))
-        return types["std_msgs/msg/Header"](time, frame_id)
+        return self.store.types["std_msgs/msg/Header"](self._time(stamp), frame_id)
 
-    def _serialise(self, kind: str, **fields: Any) -> bytes | memoryview:
-        message = self.store.types[MESSAGE_TYPES[kind]](**fields)
-        return self.store.serialize_cdr(message, MESSAGE_TYPES[kind])
+    def _time(self, stamp: int) -> Any:
+        return self.store.types["builtin_interfaces/msg/Time"](*divmod(stamp, 1_000_000_000))
+
+    def _serialise(self, msgtype: str, **fields: Any) -> bytes | memoryview:
+        return self.store.serialize_cdr(self.store.types[msgtype](**fields), msgtype)
 
     def image(self, image: np.ndarray, stamp: int) -> bytes | memoryview:
+        """A camera image, uint8 or uint16, grey or RGB; RGB becomes rgb8."""
         if image.ndim == 3:
             image = as_rgb8(image)
         encoding = "rgb8" if image.ndim == 3 else f"mono{8 * image.itemsize}"
-        return self._serialise(
-            "image",
+        message = self._image(image, encoding, stamp)
+        return self.store.serialize_cdr(message, MESSAGE_TYPES["image"])
+
+    def _image(self, image: np.ndarray, encoding: str, stamp: int) -> Any:
+        return self.store.types[MESSAGE_TYPES["image"]](
             header=self._header(stamp, self.frame_id),
             height=image.shape[0],
             width=image.shape[1],
@@ -181,9 +202,10 @@ class _Encoder:
         )
 
     def camera_info(self, fields: CameraInfoFields, stamp: int) -> bytes | memoryview:
+        """One side of a camera's calibration."""
         region = self.store.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
         return self._serialise(
-            "camera_info",
+            MESSAGE_TYPES["camera_info"],
             header=self._header(stamp, self.frame_id),
             width=fields.width,
             height=fields.height,
@@ -198,6 +220,7 @@ class _Encoder:
         )
 
     def transform(self, pose: np.ndarray, stamp: int) -> bytes | memoryview:
+        """A pose of the left camera, 4 x 4, as a message of /tf."""
         in_map = MAP_FROM_OPTICAL @ pose
         types = self.store.types
         transform = types["geometry_msgs/msg/TransformStamped"](
@@ -208,4 +231,19 @@ class _Encoder:
                 types["geometry_msgs/msg/Quaternion"](*quaternion_of(in_map[:3, :3]).tolist()),
             ),
         )
-        return self._serialise("tf", transforms=[transform])
+        return self._serialise(MESSAGE_TYPES["tf"], transforms=[transform])
+
+    def scene_flow(self, scene_flow: SceneFlow, estimator: str) -> bytes | memoryview:
+        """Scene flow as dwarf_ros/SceneFlow, which the store must have; camera numbers are 0 where unknown."""
+        stamp, camera = scene_flow.stamp, scene_flow.camera
+        return self._serialise(
+            SCENE_FLOW_TYPE,
+            header=self._header(stamp, scene_flow.frame_id),
+            other_stamp=self._time(scene_flow.other_stamp),
+            estimator=estimator,
+            **{name: getattr(camera, name) if camera else 0.0 for name in CAMERA_FIELDS},
+            disparity=self._image(scene_flow.disparity, "32FC1", stamp),
+            disparity_next=self._image(scene_flow.disparity_next, "32FC1", stamp),
+            flow=self._image(scene_flow.flow, "32FC2", stamp),
+            valid=self._image(scene_flow.valid.astype(np.uint8) * np.uint8(255), "mono8", stamp),
+        )
