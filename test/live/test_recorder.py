@@ -253,7 +253,7 @@ def test_estimates_are_recorded_until_the_expected_count(start_recorder, talker,
         assert before < estimate.received < time.time_ns()
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["ended_by"] == "expected count"
-    assert summary["diagnostics"]["dwarf: scene flow"]["values"] == {"accepted": "4"}
+    assert summary["diagnostics"]["/dwarf: scene flow"]["values"] == {"accepted": "4"}
 
 
 @pytest.mark.parametrize("number", INTERRUPTS)
