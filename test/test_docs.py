@@ -99,14 +99,14 @@ def test_every_page_is_looked_at():
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_options_and_names_of_all_commands_exist(page):
     """Those of blocks that are not run, too."""
-    from dwarf_ros.cli import _parser, _split_ros_arguments
+    from dwarf_ros.cli import make_parser, split_ros_arguments
 
     for block in blocks_of(page):
         if block.language != "bash":
             continue
         for words in block.commands:
             if words[0] == "dwarf":
-                _parser().parse_args(_split_ros_arguments(words[1:])[0])
+                make_parser().parse_args(split_ros_arguments(words[1:])[0])
             elif words[:3] == ["ros2", "launch", "dwarf_ros"]:
                 text = (REPOSITORY / "launch" / words[3]).read_text(encoding="utf-8")
                 text += (REPOSITORY / "launch" / "dwarf.launch.py").read_text(encoding="utf-8")

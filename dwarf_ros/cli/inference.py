@@ -1,0 +1,178 @@
+"""`dwarf infer`, `predict` and `evaluate`: scene flow of images and data sets, and its errors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dwarf_ros.cli import options as shared
+from dwarf_ros.cli.options import Commands, add_command
+from dwarf_ros.types import InputError
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this group."""
+    _add_infer(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+
+
+def _add_infer(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "infer",
+        _infer,
+        "estimate disparity and optical flow from two stereo frames",
+        "dwarf infer left_0.png right_0.png left_1.png right_1.png --calib calib.txt --out out",
+    )
+    for image in ("left_t0", "right_t0", "left_t1", "right_t1"):
+        parser.add_argument(image, type=Path, metavar=image.upper(), help="rectified image file")
+    shared.add_out_option(parser)
+    parser.add_argument(
+        "--calib",
+        type=Path,
+        metavar="FILE",
+        help="calibration of the stereo camera (KITTI text or ROS YAML); adds meters to the pictures",
+    )
+    shared.add_estimator_options(parser)
+
+
+def _infer(options: argparse.Namespace) -> int:
+    from dwarf_ros.estimators import load
+    from dwarf_ros.formats import (
+        read_image,
+        write_disparity_png,
+        write_flow_png,
+        write_image,
+    )
+    from dwarf_ros.recordings.calibration import read_calibration
+    from dwarf_ros.types import StereoFrame
+    from dwarf_ros.visualization.colors import disparity_color, flow_color
+    from dwarf_ros.visualization.panels import scene_flow_panel
+
+    paths = (options.left_t0, options.right_t0, options.left_t1, options.right_t1)
+    images = [read_image(path) for path in paths]
+    height, width = images[0].shape[:2]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape[:2] != (height, width):
+            raise InputError(
+                f"{path}: image is {image.shape[1]} x {image.shape[0]} px, expected "
+                f"{width} x {height} px as {paths[0]}"
+            )
+    camera = None
+    if options.calib is not None:
+        camera = read_calibration(options.calib, width, height, colour=images[0].ndim == 3)
+    previous = StereoFrame(images[0], images[1], camera=camera)
+    current = StereoFrame(images[2], images[3], camera=camera)
+    estimator = load(shared.choose(options))
+    scene_flow = estimator.estimate(previous, current)
+
+    name = f"{paths[0].stem}.png"
+    for folder in ("disp_0", "disp_1", "flow", "pictures"):
+        (options.out / folder).mkdir(parents=True, exist_ok=True)
+    write_disparity_png(options.out / "disp_0" / name, scene_flow.disparity)
+    write_disparity_png(options.out / "disp_1" / name, scene_flow.disparity_next)
+    write_flow_png(options.out / "flow" / name, scene_flow.flow)
+    pictures = {
+        "disparity": disparity_color(scene_flow.disparity),
+        "flow": flow_color(scene_flow.flow),
+        "scene_flow": scene_flow_panel(
+            previous.left, scene_flow, paths[0].name, f"{estimator.name} on {estimator.engine}"
+        ),
+    }
+    for picture, pixels in pictures.items():
+        write_image(options.out / "pictures" / f"{paths[0].stem}_{picture}.png", pixels)
+    print(
+        f"{options.out}: disp_0, disp_1, flow and pictures of {name} by {estimator.name} on "
+        f"{estimator.engine}; scene flow valid at {100 * scene_flow.valid.mean():.1f} % of the pixels"
+    )
+    return 0
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "predict",
+        _predict,
+        "estimate the scene flow of a data set, in the format of a KITTI submission",
+        "dwarf predict kitti2015 data/kitti2015 --split testing --out out/kitti2015",
+    )
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="such as kitti2015; an unknown name prints the list"
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set")
+    parser.add_argument(
+        "--split", metavar="NAME", help="training, testing or one of the published splits"
+    )
+    shared.add_out_option(parser, "folder to fill; resumes a folder that was begun")
+    shared.add_submission_option(parser)
+    shared.add_estimator_options(parser)
+    shared.add_workers_option(parser)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from dwarf_ros.datasets.splits import open_dataset
+    from dwarf_ros.inference.predict import predict
+    from dwarf_ros.progress import show_progress
+
+    dataset = open_dataset(options.dataset, options.root, options.split)
+    choice = shared.choose(options)
+    with show_progress("predicting") as report:
+        summary = predict(dataset, options.out, choice, workers=options.workers, progress=report)
+    print(
+        f"{options.out}: {summary.samples} samples by {summary.estimator} on {summary.engine}, "
+        f"{summary.predicted} of them now, in {summary.seconds:.1f} s"
+    )
+    if options.submission is not None:
+        shared.write_submission(options.out, options.submission)
+    return 0
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "score a folder of results as KITTI's development kit does, or pack it for the benchmark",
+        "dwarf evaluate out/kitti2015 data/kitti2015/training --html report.html",
+    )
+    parser.add_argument(
+        "results", type=Path, metavar="RESULTS", help="folder with disp_0, disp_1, flow"
+    )
+    parser.add_argument(
+        "ground_truth",
+        type=Path,
+        nargs="?",
+        metavar="GROUND_TRUTH",
+        help="training folder of KITTI 2015 or 2012; not needed for --submission alone",
+    )
+    for format_, what in (
+        ("json", "outliers in percent"),
+        ("csv", "figures of every image"),
+        ("html", "report with pictures"),
+    ):
+        parser.add_argument(f"--{format_}", type=Path, metavar="FILE", help=f"write the {what}")
+    shared.add_submission_option(parser)
+    shared.add_workers_option(parser)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from dwarf_ros.evaluation.kitti.report import evaluate, print_table
+    from dwarf_ros.progress import show_progress
+
+    files = {name: getattr(options, name) for name in ("json", "csv", "html")}
+    if options.ground_truth is not None:
+        with show_progress("scoring") as report:
+            evaluation = evaluate(
+                options.results,
+                options.ground_truth,
+                workers=options.workers,
+                progress=report,
+                **files,
+            )
+        print_table(evaluation)
+    elif options.submission is None or any(files.values()):
+        raise InputError("GROUND_TRUTH: missing, expected the folder to score against")
+    if options.submission is not None:
+        shared.write_submission(options.results, options.submission)
+    return 0
