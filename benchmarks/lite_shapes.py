@@ -19,9 +19,9 @@ from training_recipe import run, short
 
 from dwarf_ros import network
 from dwarf_ros.engines import choose_engine, load_engine
-from dwarf_ros.evaluation.benchmark import work_of
 from dwarf_ros.evaluation.quantization import drive_images
 from dwarf_ros.evaluation.report import Report, Table, Value, write_report
+from dwarf_ros.evaluation.workload import workload_of
 from dwarf_ros.files import write_atomically
 from dwarf_ros.network.presets import DWARF_LITE, PRESETS
 from dwarf_ros.training.config import TrainingConfig
@@ -75,7 +75,7 @@ def main() -> int:
         median = float(np.median(seconds[name]))
         ratio = float(np.median(np.divide(seconds[name], of_lite)))
         outliers = [scores[f"{measure} outliers"] for measure in ("D1", "D2", "Fl")]
-        cost = model.count_params() / 1e6, work_of(model).macs / 1e9, 1e3 * median, ratio
+        cost = model.count_params() / 1e6, workload_of(model).macs / 1e9, 1e3 * median, ratio
         rows.append([name, *cost, *outliers])
     table = Table(f"After {steps} steps of two samples", COLUMNS, rows, decimals=2)
     write_atomically(out / "shapes.json", json.dumps([COLUMNS, *rows], indent=1).encode())

@@ -167,9 +167,9 @@ def work() -> Chart:
     """Multiply-accumulate operations in the parts of both networks."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from dwarf_ros import network
-    from dwarf_ros.evaluation.benchmark import work_of
+    from dwarf_ros.evaluation.workload import workload_of
 
-    parts = {name: work_of(network.build(name, *KITTI_SIZE)).macs_of_parts for name in PRESETS}
+    parts = {name: workload_of(network.build(name, *KITTI_SIZE)).macs_of_parts for name in PRESETS}
     groups = list(dict.fromkeys(part for macs in parts.values() for part in macs))
     series = [
         Series(

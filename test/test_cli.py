@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dwarf_ros.cli import make_parser, split_ros_arguments
 from dwarf_ros.formats import (
     read_disparity_png,
     read_flow_png,
@@ -179,6 +182,51 @@ def test_what_is_not_there_is_one_line(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_one_line_error(dwarf(*arguments), *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--teacher=guru"], "--teacher: 'guru' is unknown, expected auto, dwarf, dwarf_lite, classical or folder"),
+        (["--weights=w.safetensors"], "--weights: w.safetensors given to the classical estimator"),
+        (["--teacher=dwarf", "--weights=none.safetensors"], "none.safetensors: "),
+        (["--engine=steam"], "--engine: 'steam' is unknown"),
+        (["--maps=m"], "--maps: m given to the teacher classical, expected none"),
+        (["--teacher=folder"], "--maps: none given to the teacher folder, expected a folder"),
+        (["--teacher=folder", "--maps=m", "--weights=w"], "--weights: w given to the teacher folder"),
+        (["--threshold=0"], "--threshold: 0 px, expected > 0 px"),
+        (["--hold-out=100"], "--hold-out: 100 %, expected from 0 to less than 100 %"),
+    ],
+)  # fmt: skip
+def test_wrong_options_of_distill_are_named(tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    result = dwarf("distill", "recording", "--out=labels", "--teacher=classical", *options)
+    assert_one_line_error(result, words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["bag", "evaluate"], ["demo"], ["picture"]])
+def test_an_estimator_that_does_not_exist_is_named(tmp_path, command):
+    out = tmp_path / "out"
+    result = dwarf(*command, tmp_path, "--out", out, "--estimator=no_such_thing")
+    assert_one_line_error(result, "--estimator", "no_such_thing")
+    assert not out.exists()
+
+
+def test_every_command_has_an_example_that_can_be_parsed(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    parser = make_parser()
+    listed = re.findall(r"^    ([a-z-]+)", parser.format_help(), re.MULTILINE)
+    commands = [[name] for name in listed if name != "bag"]
+    commands += [["bag", name] for name in ("create", "info", "evaluate")]
+    assert len(commands) == 19
+    for words in commands:
+        shown = dwarf(*words, "--help")
+        assert shown.returncode == 0
+        (example,) = re.findall(r"^example: dwarf (.*)", shown.stdout, re.MULTILINE)
+        arguments, _ = split_ros_arguments(shlex.split(example))
+        assert arguments[: len(words)] == words
+        make_parser().parse_args(arguments)
 
 
 def test_ros_arguments_are_refused_where_they_mean_nothing(tmp_path):

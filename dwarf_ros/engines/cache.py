@@ -1,4 +1,4 @@
-"""What was made of a network once and is read again at later starts, in folders of the user's cache."""
+"""A cache of converted networks, in the user's cache folder, for later starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 FOLDER_VARIABLE = "DWARF_CACHE_DIR"
-"""Environment variable that names the folder of the cache."""
+"""Environment variable with the folder of the cache."""
 
 _MANIFEST = "manifest.json"
 
@@ -22,7 +22,7 @@ _Value = TypeVar("_Value")
 
 
 def cache_folder() -> Path:
-    """Where entries lie: $DWARF_CACHE_DIR, else dwarf_ros in $XDG_CACHE_HOME or in ~/.cache.
+    """Folder of the entries: $DWARF_CACHE_DIR, else dwarf_ros in $XDG_CACHE_HOME or in ~/.cache.
 
     Reference: XDG Base Directory Specification 0.8.
     """
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
     if named:
         return Path(named)
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification has relative paths ignored.
+    # The specification says to ignore relative paths.
     return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "dwarf_ros"
 
 
@@ -43,31 +43,31 @@ def keras_home() -> Path:
 
 
 def cached(name: str, make: Callable[[Path], None], read: Callable[[Path], _Value]) -> _Value:
-    """What `read` makes of the entry of that name, which `make` makes first where it is missing or damaged.
+    """The result of `read` for the entry of that name; calls `make` first if the entry is missing or damaged.
 
-    An entry appears whole or not at all, so that many processes may ask for it at once. Where the cache cannot be
-    written to, the entry lasts only until it is read.
+    An entry appears whole or not at all, so several processes may request it at once. If the cache cannot be written to,
+    the entry is deleted after it is read.
 
     Args:
-        name: of the entry; whatever changes its content must be in it.
-        make: fills the empty folder that it is given.
-        read: is given the entry's folder; what it returns must not need the files any more, or have them open.
+        name: of the entry; must contain everything that changes its content.
+        make: fills the empty folder that it receives.
+        read: receives the entry's folder; its result must not need the files afterwards, unless it has them open.
     """
     folder = cache_folder() / name
     if is_whole(folder):
         try:
             return read(folder)
         except Exception as error:
-            # The files are as they were written, and yet whatever reads them refuses: they are made anew.
-            _log().warning("%s: cannot be read (%s), so it is made again", folder, _line(error))
+            # The files are intact but unreadable, for example by a newer version of a package.
+            _log().warning("%s: cannot be read (%s); making it again", folder, _line(error))
             _remove(folder)
     elif folder.exists():
-        _log().warning("%s: damaged, so it is made again", folder)
+        _log().warning("%s: damaged; making it again", folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
     except OSError as error:
-        _log().warning("%s: cannot be written to (%s), so nothing is kept", folder.parent, error)
+        _log().warning("%s: cannot be written to (%s), so nothing is cached", folder.parent, error)
         with tempfile.TemporaryDirectory() as temporary:
             make(Path(temporary))
             return read(Path(temporary))
@@ -81,7 +81,7 @@ def cached(name: str, make: Callable[[Path], None], read: Callable[[Path], _Valu
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether an entry is there and its files are as they were written."""
+    """Whether an entry exists and its files are unchanged."""
     try:
         digests = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         return all(_digest(folder / file) == digest for file, digest in digests.items())
@@ -99,7 +99,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
-    # A folder replaces only an empty one. What another process has put there meanwhile is as good.
+    # rename() replaces only an empty folder. An entry that another process has put there meanwhile is as good.
     for _ in range(2):
         try:
             partial.rename(folder)
@@ -111,7 +111,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    # Renamed first, so that nobody finds half of it.
+    # Renamed first, so that no process finds half of it.
     with contextlib.suppress(OSError):
         discarded = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         folder.rename(discarded)

@@ -1,4 +1,4 @@
-"""Conversion of a network in a process of its own, so that the memory that TensorFlow takes for it is freed.
+"""Converts a network in a separate process, so that the memory that TensorFlow needs for it is released.
 
 The process runs this module: python -m dwarf_ros.engines.conversion WEIGHTS [FILE BATCH HEIGHT WIDTH].
 """
@@ -26,25 +26,25 @@ _Value = TypeVar("_Value")
 
 
 def check(network: NetworkSource) -> None:
-    """Read a weights file as a whole, unless something was made of it before, when it was whole.
+    """Check that a weights file is whole, unless something was made from it before, which proves it.
 
     Raises:
-        InputError: as `NetworkSource.model`.
+        InputError: as for `NetworkSource.model`.
     """
     if network.file is not None and not network.is_known():
         _run(network.file)
 
 
 def convert(network: NetworkSource, shape: tuple[int, ...], file: Path) -> None:
-    """Write what an engine reads; a network that is not in a file is converted in this process.
+    """Write the file that an engine reads; a network without a weights file is converted in this process.
 
     Args:
-        network: what to write.
+        network: to write.
         shape: of each input, N x H x W x 3; both sides multiples of 64 px.
         file: to write, .onnx or OpenVINO's .xml.
 
     Raises:
-        InputError: as `write_onnx` and `write_openvino`, or the process was ended.
+        InputError: as for `write_onnx` and `write_openvino`, or the process was killed.
     """
     if network.file is None:
         _WRITERS[file.suffix](network, shape, file)
@@ -55,10 +55,10 @@ def convert(network: NetworkSource, shape: tuple[int, ...], file: Path) -> None:
 def read_exported(
     network: NetworkSource, shape: tuple[int, ...], read: Callable[[Path], _Value]
 ) -> _Value:
-    """What `read` makes of the network's ONNX file for one shape, which is written now or was at an earlier start.
+    """The result of `read` for the network's ONNX file for one shape, written now or at an earlier start.
 
     Raises:
-        InputError: as `convert`.
+        InputError: as for `convert`.
     """
     entry = network.entry("onnx", shape, "tf2onnx")
     return cached(

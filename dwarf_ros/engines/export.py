@@ -14,13 +14,13 @@ from dwarf_ros.engines import choose_engine, count_gpus
 from dwarf_ros.engines.conversion import read_exported
 from dwarf_ros.engines.graph import metadata, require, tensorflow_function
 from dwarf_ros.engines.source import NetworkSource
-from dwarf_ros.network.codec import OUTPUTS
+from dwarf_ros.network.codec import INPUTS, OUTPUTS, check_size
 from dwarf_ros.types import InputError
 
 FORMATS = ("onnx", "savedmodel", "tensorrt")
 
 TOLERANCE_PX = 0.01
-"""Largest difference from the Keras model that a file may answer with, up to 100 px; above, a ten thousandth of the answer."""
+"""Largest accepted difference from the Keras model for outputs up to 100 px; above, a ten thousandth of the output."""
 
 _CHECKS = 3
 
@@ -33,33 +33,30 @@ def export(
     """Write the network of a weights file for other programs.
 
     Inputs are left_t0, right_t0, left_t1, right_t1, outputs disparity, disparity_change and forward_flow, as those of
-    `dwarf_ros.network.build`, for one pair of frames of a fixed size. The file says so itself: ONNX in its metadata, a SavedModel
-    in `assets.extra/dwarf.json`, a TensorRT plan, which runs on the kind of GPU that it was made on, in its name (JSON).
+    `dwarf_ros.network.build`, for one pair of frames of a fixed size. A description is stored in ONNX's metadata, in a
+    SavedModel's `assets.extra/dwarf.json`, or in the name (JSON) of a TensorRT plan, which runs only on the kind of GPU
+    that it was built on.
 
     Args:
         weights: a weights file.
-        out: file (onnx, tensorrt) or folder (savedmodel) to write; it appears whole or not at all, once its answers to three inputs
-            are those of the Keras model.
+        out: file (onnx, tensorrt) or folder (savedmodel) to write; it appears whole or not at all, once its outputs for
+            three inputs agree with the Keras model's.
         format: one of FORMATS.
         height: of the images, px, a multiple of 64.
         width: of the images, px, a multiple of 64.
 
     Returns:
-        Largest difference from the Keras model's answers, px.
+        Largest difference from the Keras model's outputs, px.
 
     Raises:
-        InputError: an unknown format, a size that is not a multiple of 64 px, weights that cannot be read, a package that is
-            missing or a GPU, an existing folder, a place that cannot be written, or answers that differ.
+        InputError: an unknown format, a size that is not a multiple of 64 px, weights that cannot be read, a missing package
+            or GPU, an existing folder, a path that cannot be written to, or outputs that differ.
     """
-    from dwarf_ros.network.presets import SIZE_MULTIPLE
-
     if format not in FORMATS:
-        raise InputError(f"--format: {format!r} is unknown, expected {', '.join(FORMATS)}")
-    for side, length in (("--height", height), ("--width", width)):
-        if length <= 0 or length % SIZE_MULTIPLE:
-            raise InputError(f"{side}: {length} px, expected a multiple of {SIZE_MULTIPLE} px")
+        raise InputError(f"format: {format!r} is unknown, expected {', '.join(FORMATS)}")
+    check_size(height, width)
     if format == "savedmodel" and out.exists():
-        raise InputError(f"{out}: exists, expected the name of a folder to be made")
+        raise InputError(f"{out}: exists, expected the name of a new folder")
     if format != "savedmodel" and out.is_dir():
         raise InputError(f"{out}: is a folder, expected the name of a file")
     if not out.parent.is_dir():
@@ -70,8 +67,8 @@ def export(
         require("tensorrt", "tensorrt", "polygraphy")
         require("onnx", "onnx", "tf2onnx")
         if not count_gpus():
-            raise InputError("--format: tensorrt given and no GPU is seen, expected one to run it")
-        # So that TensorFlow, which answers for Keras, leaves room on it.
+            raise InputError("format: tensorrt given without a GPU, expected one")
+        # Makes TensorFlow, which runs the Keras model, leave memory for TensorRT.
         choose_engine("tensorflow")
     network = NetworkSource(weights)
     shape = (1, height, width, 3)
@@ -103,7 +100,7 @@ def _check(
     model = network.model()
     import tensorflow as tf
 
-    # On a GPU TensorFlow rounds to ten bits unless it is told not to.
+    # TensorFlow's default on a GPU rounds to ten bits.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     largest = 0.0
     for seed in range(_CHECKS):
@@ -122,10 +119,8 @@ def _check(
 
 
 def _example(seed: int, shape: tuple[int, ...]) -> Images:
-    """A texture with detail of all sizes, shifted from view to view by a few pixels."""
+    """A texture with detail at all scales, shifted by a few pixels between the views."""
     import cv2
-
-    from dwarf_ros.network.codec import INPUTS
 
     _, height, width, channels = shape
     rng = np.random.default_rng(seed)
@@ -152,13 +147,11 @@ def _write_saved_model(network: NetworkSource, shape: tuple[int, ...], folder: P
     function, signature = tensorflow_function(network, shape)
     import tensorflow as tf
 
-    from dwarf_ros.network.codec import INPUTS
-
     def serve(**images: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(zip(OUTPUTS, function(*(images[name] for name in INPUTS)), strict=True))
 
     module = tf.Module()
-    # A SavedModel keeps the variables that hang on it.
+    # A SavedModel stores the variables that are attributes of the module.
     module.kept = [variable.value for variable in network.model().variables]
     module.serve = tf.function(serve, autograph=False)
     concrete = module.serve.get_concrete_function(**{spec.name: spec for spec in signature})
@@ -190,11 +183,11 @@ def _write_plan(
     try:
         builder, definition, parser = NetworkFromOnnxPath(str(onnx_file))()
         definition.name = json.dumps(metadata(network, shape))
-        # Float32 throughout: without a configuration nothing is rounded to fewer bits.
+        # Float32 throughout: the default configuration has no reduced precision.
         plan.write_bytes(EngineBytesFromNetwork((builder, definition, parser))())
     except PolygraphyException as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{plan.name}: TensorRT could not make it: {reason}") from error
+        raise InputError(f"{plan.name}: TensorRT cannot build it: {reason}") from error
 
 
 def _plan_runner(plan: Path) -> Callable[[Images], Images]:

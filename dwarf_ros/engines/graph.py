@@ -1,4 +1,4 @@
-"""The network as a graph with pinned shapes, in the forms that engines other than TensorFlow read."""
+"""The network as a graph with fixed shapes, in the formats that engines other than TensorFlow read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ONNX_OPSET = 18
 
 
 def require(extra: str, *packages: str) -> None:
-    """Raise InputError where a package is not installed, and name the extra that brings it."""
+    """Raise InputError if a package is not installed, with the extra that installs it."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise InputError(
@@ -25,9 +25,9 @@ def require(extra: str, *packages: str) -> None:
 
 
 def tensorflow_function(network: NetworkSource, shape: tuple[int, ...]) -> tuple[Any, list[Any]]:
-    """The network as a function of left_t0, right_t0, left_t1, right_t1, which answers with the list of `OUTPUTS`.
+    """The network as a function of left_t0, right_t0, left_t1, right_t1 that returns the list of `OUTPUTS`.
 
-    In a fixed order, because the names of a graph's outputs do not outlive every conversion.
+    A list in a fixed order, because not every conversion keeps the names of outputs.
 
     Returns:
         The tf.function and its signature: each input is float32 of `shape`, N x H x W x 3.
@@ -46,7 +46,7 @@ def tensorflow_function(network: NetworkSource, shape: tuple[int, ...]) -> tuple
 
 
 def metadata(network: NetworkSource, shape: tuple[int, ...]) -> dict[str, str]:
-    """What an exported file says of itself: names and values."""
+    """Description that is stored in an exported file: names and values."""
     _, height, width, _ = shape
     return {
         "producer": f"dwarf_ros {__version__}",
@@ -68,14 +68,14 @@ def write_onnx(network: NetworkSource, shape: tuple[int, ...], file: Path) -> No
         file: to write.
 
     Raises:
-        InputError: a package is missing, or as `NetworkSource.model`.
+        InputError: a package is missing, or as for `NetworkSource.model`.
     """
     require("onnx", "onnx", "tf2onnx")
     function, signature = tensorflow_function(network, shape)
     import onnx
     import tf2onnx
 
-    # It tells of each of its passes.
+    # tf2onnx logs each of its passes.
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=ONNX_OPSET)
     names = {value.name: name for value, name in zip(model.graph.output, OUTPUTS, strict=True)}
@@ -94,7 +94,7 @@ def write_onnx(network: NetworkSource, shape: tuple[int, ...], file: Path) -> No
 def write_openvino(network: NetworkSource, shape: tuple[int, ...], file: Path) -> None:
     """Write the network as OpenVINO's .xml and, beside it, .bin.
 
-    Straight from TensorFlow: three to six times as fast as by way of ONNX, and the compiled network is as fast and as exact.
+    Directly from TensorFlow: three to six times as fast as through ONNX, and the compiled network is as fast and as exact.
 
     Args:
         network: what to write.
@@ -102,7 +102,7 @@ def write_openvino(network: NetworkSource, shape: tuple[int, ...], file: Path) -
         file: the .xml to write.
 
     Raises:
-        InputError: as `NetworkSource.model`.
+        InputError: as for `NetworkSource.model`.
     """
     function, signature = tensorflow_function(network, shape)
     from dwarf_ros.engines.quiet_openvino import ov

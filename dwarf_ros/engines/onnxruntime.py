@@ -15,8 +15,8 @@ from dwarf_ros.network.codec import INPUTS, OUTPUTS
 class OnnxRuntimeEngine:
     """Runs a network in float32, from an ONNX file for the shape of the images.
 
-    The first run of a shape writes the file, which takes up to a minute; later starts read it from the cache, without Keras and
-    TensorFlow.
+    The first run of each shape writes the file, which takes up to a minute; later starts read it from the cache, without
+    Keras and TensorFlow.
     """
 
     name = "onnxruntime"
@@ -37,7 +37,7 @@ class OnnxRuntimeEngine:
 
     def _open(self, shape: tuple[int, ...]) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
-        # Left to itself it takes a thread for each of the machine's cores, even those that are not for this process.
+        # The default is one thread per core of the machine, including cores that this process may not use.
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         return read_exported(
             self._network,

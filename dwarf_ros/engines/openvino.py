@@ -18,12 +18,12 @@ MODEL_FILE = "model.xml"
 
 
 def has_bfloat16() -> bool:
-    """Whether this machine's processor computes in bfloat16."""
+    """Whether this machine's processor supports bfloat16."""
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class LayerTime(NamedTuple):
-    """Name of a layer in the compiled network, what kind it is, and its time, s."""
+    """Name, kind and time (s) of a layer of the compiled network."""
 
     name: str
     kind: str
@@ -33,21 +33,21 @@ class LayerTime(NamedTuple):
 class OpenVinoEngine:
     """Runs a network in float32, bfloat16 or 8-bit integers, compiled for the shape of the images.
 
-    The first run of a shape converts and compiles the network, which takes seconds; another shape compiles it anew. What was
-    converted is read from the cache at later starts, without Keras and TensorFlow.
+    The first run of each shape converts and compiles the network, which takes seconds; a change of shape compiles it again.
+    Later starts read the converted network from the cache, without Keras and TensorFlow.
     """
 
     name = "openvino"
 
     def __init__(self, network: NetworkSource, precision: str = "f32") -> None:
-        """Keep the network until the shape is known.
+        """Compile nothing yet, because the shape is not known.
 
         Args:
             network: what to run.
             precision: f32, bf16 or int8.
 
         Raises:
-            InputError: this machine's processor does not compute in bfloat16.
+            InputError: bf16 on a processor without bfloat16.
         """
         self._network = network
         if precision == "bf16" and not has_bfloat16():
@@ -60,14 +60,14 @@ class OpenVinoEngine:
         """The network's outputs, float32 N x H x W x C each, for its inputs, float32 N x H x W x 3 each."""
         shape = images[INPUTS[0]].shape
         if self._compiled is None or shape != self._shape:
-            # The old network is let go first: two of them at once may not fit the memory.
+            # The old network is released first: two at once may not fit into memory.
             self._compiled = None
             self._compiled, self._shape = self._compile(shape), shape
         results = self._compiled([images[name] for name in INPUTS])
         return {name: results[index].copy() for index, name in enumerate(OUTPUTS)}
 
     def layer_times(self, images: dict[str, np.ndarray], runs: int = 3) -> list[LayerTime]:
-        """Median time of each layer of the compiled network over some runs; compiles it once more, with clocks in it."""
+        """Median time of each layer of the network over several runs; compiles it again, with profiling."""
         compiled = self._compile(images[INPUTS[0]].shape, PERF_COUNT="YES")
         request = compiled.create_infer_request()
         times: list[list[float]] = []
@@ -90,28 +90,28 @@ class OpenVinoEngine:
 
 
 def compiled(model: ov.Model, precision: str, **options: str) -> ov.CompiledModel:
-    """The network made ready for the CPU; with int8, what was not quantised is computed as fast as the processor can.
+    """The network compiled for the CPU; with int8, what is not quantized runs in the processor's fastest floating point.
 
     Args:
         model: of `read_converted`, or with int8 of `read_quantized`.
         precision: f32, bf16 or int8.
-        options: of OpenVINO, by name.
+        options: OpenVINO's properties, by name.
     """
     if precision == "int8":
         precision = "bf16" if has_bfloat16() else "f32"
-    # Left to itself OpenVINO computes in bfloat16 where the processor can.
+    # By default OpenVINO uses bfloat16 where the processor supports it.
     options |= {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     return ov.Core().compile_model(model, "CPU", options)
 
 
 def read_converted(network: NetworkSource, shape: tuple[int, ...]) -> ov.Model:
-    """The network for one shape, as it was converted, now or at an earlier start."""
+    """The network converted for one shape, now or at an earlier start."""
     entry = network.entry("openvino", shape, "openvino")
     return cached(entry, lambda folder: convert(network, shape, folder / MODEL_FILE), _read)
 
 
 def quantized_entry(network: NetworkSource, shape: tuple[int, ...]) -> str:
-    """Name of the cache's entry of the network in 8-bit integers for one shape."""
+    """Name of the cache entry of the network in 8-bit integers for one shape."""
     return network.entry("int8", shape)
 
 
@@ -119,14 +119,14 @@ def read_quantized(network: NetworkSource, shape: tuple[int, ...]) -> ov.Model:
     """The network in 8-bit integers for one shape.
 
     Raises:
-        InputError: it was not quantised for this shape.
+        InputError: it has not been quantized for this shape.
     """
     folder = cache_folder() / quantized_entry(network, shape)
     if not is_whole(folder):
         _, height, width, _ = shape
         raise InputError(
-            f"precision: int8 given, and {network.name} is not quantised for {width} x {height} px, expected: "
-            f"dwarf quantize --weights FILE --size {height}x{width}"
+            f"precision: int8 given, and {network.name} is not quantized for {width} x {height} px, expected: "
+            f"dwarf quantize {network.file or 'WEIGHTS'} --size {height}x{width}"
         )
     return _read(folder)
 

@@ -1,4 +1,4 @@
-"""The network in 8-bit integers, by post-training quantisation of what OpenVINO reads."""
+"""The network in 8-bit integers, by post-training quantization of the OpenVINO model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLOATING_KINDS = (
     *("MatMul", "ConvolutionBackpropData", "Multiply", "Add", "Subtract"),
     *("ReduceMean", "ReduceSum", "ReduceMax", "Power", "Divide", "Exp"),
 )
-"""Operations that stay in floating point: those of cost volumes, matching, upsampling, warps and normalisation."""
+"""Operations that stay in floating point: cost volumes, matching, upsampling, warping and normalization."""
 
 _FINE_CHANNELS = 32
 _COARSE_GRID = 16
@@ -40,18 +40,18 @@ _MOST_MOTION_CHANNELS = 2
 def quantize(
     network: NetworkSource, calibration: Sequence[Images], held_out: Sequence[Images]
 ) -> dict[str, Any]:
-    """Quantise the network for the shape of the images, and measure what that changes; once, then it is in the cache.
+    """Quantize the network for the shape of the images and measure the change, once; later calls read the cache.
 
-    Reference: the post-training quantisation of NNCF, https://github.com/openvinotoolkit/nncf.
+    Reference: the post-training quantization of NNCF, https://github.com/openvinotoolkit/nncf.
 
     Args:
-        network: what to quantise.
-        calibration: inputs of the network, from which the ranges of the integers are found; all of one shape.
+        network: to quantize.
+        calibration: inputs of the network, all of one shape, that determine the ranges of the integers.
         held_out: other inputs, on which the change is measured.
 
     Returns:
-        What is stored beside the quantised network: `calibrated_on` and `measured_on`, numbers of inputs, and `change_px`, the
-        `measure_change` from float32.
+        What is stored beside the quantized network: `calibrated_on` and `measured_on`, numbers of inputs, and `change_px`,
+        the result of `measure_change` against float32.
 
     Raises:
         InputError: NNCF is not installed.
@@ -62,14 +62,14 @@ def quantize(
     def make(folder: Path) -> None:
         import nncf
 
-        # It tells of each operation that it leaves as it is.
+        # NNCF logs each operation that it skips.
         nncf.set_log_level(logging.WARNING)
 
         model = read_converted(network, shape)
         quantized = nncf.quantize(
             model,
             nncf.Dataset(calibration, lambda images: [images[name] for name in INPUTS]),
-            # Activations by range and offset, because leaky ReLU leaves few values below zero.
+            # Asymmetric activations, because leaky ReLU leaves few values below zero.
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(calibration),
             ignored_scope=nncf.IgnoredScope(
@@ -95,12 +95,12 @@ def quantize(
 
 
 def floating_convolutions(model: ov.Model) -> list[str]:
-    """Names of the convolutions that stay in floating point, because an error of theirs weighs more than their time.
+    """Names of the convolutions that stay in floating point, because they cost accuracy and save little time.
 
-    They are those of the encoder that read the images or at most 32 channels, on whose details all matching rests; those of the
-    decoder's grids of 16 px and coarser, whose errors all finer levels begin with; the first of each finer grid, which reads
-    correlations, features and motions, too unlike for one range; those that end in a motion; and the mixture of the
-    full-size answer (1 x 1). Quantising them too changes the answers of a trained `dwarf_lite` several times as much.
+    In the encoder: those that read the images or at most 32 channels, whose details all matching depends on. In the decoder:
+    those on grids of 16 px and coarser, whose errors propagate to all finer levels; the first one on each finer grid, whose
+    correlations, features and motions differ too much for one range; those that output a motion; and the mixture of the
+    full-size output (1 x 1). Quantizing these too changes the output of a trained `dwarf_lite` several times as much.
     """
     batch, height, *_ = model.input(0).shape
     names = []
@@ -119,7 +119,7 @@ def floating_convolutions(model: ov.Model) -> list[str]:
 
 
 def _is_first_of_grid(convolution: ov.Node) -> bool:
-    """Whether no convolution of the same size of output is read, directly or by way of other operations."""
+    """Whether the input comes from no convolution with an output of the same size, directly or through other operations."""
     size = list(convolution.get_output_shape(0))
     found, waiting = set(), [convolution.input_value(0).get_node()]
     while waiting:
@@ -139,20 +139,20 @@ def _is_first_of_grid(convolution: ov.Node) -> bool:
 def measure_change(
     exact: ov.CompiledModel, changed: ov.CompiledModel, samples: Sequence[Images]
 ) -> dict[str, dict[str, float]]:
-    """How far one compiled network's answers are from another's, px.
+    """How far one compiled network's outputs are from another's, px.
 
     Returns:
         For each of `OUTPUTS` the `mean` and `p99` of the length of the difference, over all pixels of all samples, and
-        `mean_answer`, the mean length of the exact answer.
+        `mean_answer`, the mean length of the exact output.
     """
     differences: list[list[np.ndarray]] = [[] for _ in OUTPUTS]
     lengths: list[list[np.ndarray]] = [[] for _ in OUTPUTS]
     for images in samples:
         inputs = [images[name] for name in INPUTS]
-        answers, others = exact(inputs), changed(inputs)
+        outputs, others = exact(inputs), changed(inputs)
         for index in range(len(OUTPUTS)):
-            lengths[index].append(np.linalg.norm(answers[index], axis=-1).ravel())
-            difference = answers[index] - others[index]
+            lengths[index].append(np.linalg.norm(outputs[index], axis=-1).ravel())
+            difference = outputs[index] - others[index]
             differences[index].append(np.linalg.norm(difference, axis=-1).ravel())
     return {
         name: {

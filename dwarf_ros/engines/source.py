@@ -1,4 +1,4 @@
-"""The network that an engine runs: what tells it from others, and the Keras model when a graph must be made of it."""
+"""The network that an engine runs: what identifies it, and the Keras model when it must be converted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NetworkSource:
-    """A weights file, read only if something must be made of it, or a Keras model.
+    """A weights file, read only when it must be converted, or a Keras model.
 
     Attributes:
         name: of the preset.
@@ -64,13 +64,13 @@ class NetworkSource:
         return digest.hexdigest()
 
     def model(self, dtype_policy: str = "float32") -> keras.Model:
-        """The Keras model that computes in this dtype policy of Keras.
+        """The Keras model, with a dtype policy of Keras.
 
         Raises:
-            InputError: the weights file is damaged; another policy than float32 is asked of what was given as a model; or
-                Keras does not run on TensorFlow, of which engines take the graph.
+            InputError: the weights file is damaged, another policy than float32 is requested and there is no weights file,
+                or Keras does not run on TensorFlow, which the engines need.
         """
-        # TensorFlow announces itself on stderr at length.
+        # TensorFlow logs at length to stderr.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         try:
             import keras
@@ -104,16 +104,16 @@ class NetworkSource:
         return model
 
     def is_known(self) -> bool:
-        """Whether something was made of these weights before."""
+        """Whether the cache has an entry made from these weights."""
         return any(cache_folder().glob(f"{self._entry_prefix}*"))
 
     def entry(self, kind: str, shape: tuple[int, ...], *tools: str) -> str:
-        """Name of the cache's entry for what is made of this network.
+        """Name of the cache entry for one product of this network.
 
         Args:
-            kind: what is made.
+            kind: of product.
             shape: of each input, N x H x W x 3.
-            tools: packages on whose versions it depends.
+            tools: packages on whose versions the product depends.
         """
         batch, height, width, _ = shape
         made_by = "".join(f"-{tool}{version(tool)}" for tool in tools)

@@ -13,7 +13,7 @@ from dwarf_ros.types import InputError
 
 
 def find_gpus() -> list[str]:
-    """Names of the GPUs that TensorFlow sees, each told to hand out its memory as it is needed."""
+    """Names of the GPUs that TensorFlow sees; makes TensorFlow allocate their memory as needed."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         limited = tf.config.get_logical_device_configuration(gpu)
@@ -22,7 +22,7 @@ def find_gpus() -> list[str]:
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
-            # Whoever used the GPU first has settled how its memory is handed out.
+            # The GPU is in use already, which fixes how its memory is allocated.
             break
     return [gpu.name for gpu in gpus]
 
@@ -31,7 +31,7 @@ def limit_gpu_memory(fraction: float) -> None:
     """Let TensorFlow take no more than that fraction, above 0 to 1, of each GPU's memory in this process.
 
     Raises:
-        InputError: TensorFlow sees no GPU, has used one already, or its memory's size is not to be had.
+        InputError: TensorFlow sees no GPU, has used one already, or the size of its memory is unknown.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
@@ -44,19 +44,19 @@ def limit_gpu_memory(fraction: float) -> None:
         if known and known[0].memory_limit == limit_mib:
             continue
         try:
-            # Memory is either handed out as needed or limited.
+            # TensorFlow supports either growth or a limit.
             tf.config.experimental.set_memory_growth(gpu, False)
             tf.config.set_logical_device_configuration(
                 gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=limit_mib)]
             )
         except (RuntimeError, ValueError):
             raise InputError(
-                f"gpu_memory_fraction: {fraction:g} given after the GPU was used, expected before: start anew"
+                f"gpu_memory_fraction: {fraction:g} given after the GPU was used, expected before its first use: restart"
             ) from None
 
 
 def _gpu_memory_bytes(index: int) -> int:
-    """Size of a GPU's memory as CUDA's driver tells it, which TensorFlow does not."""
+    """Size of a GPU's memory, from CUDA's driver, because TensorFlow does not report it."""
     memory, device = ctypes.c_size_t(), ctypes.c_int()
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
@@ -73,7 +73,7 @@ def _gpu_memory_bytes(index: int) -> int:
 
 
 class TensorFlowEngine:
-    """Runs a network as a tf.function, traced once a shape, and on a GPU compiled by XLA for it."""
+    """Runs a network as a tf.function, traced once per shape, and compiled by XLA on a GPU."""
 
     name = "tensorflow"
 
@@ -82,7 +82,7 @@ class TensorFlowEngine:
 
         Args:
             network: what to run.
-            precision: f32; tf32, which a GPU's convolutions compute in; or bf16, for all but coordinates.
+            precision: f32; tf32, for the convolutions of a GPU; or bf16, for everything except coordinates.
 
         Raises:
             InputError: the weights are damaged, tf32 without a GPU, or bf16 for a network that is not in a file.
@@ -93,9 +93,9 @@ class TensorFlowEngine:
                 "precision: tf32 given and TensorFlow sees no GPU, expected f32 or bf16"
             )
         model = network.model("mixed_bfloat16" if precision == "bf16" else "float32")
-        # It is on unless it is turned off, and is rounded to ten bits.
+        # TensorFlow's default is tf32, which rounds to ten bits.
         tf.config.experimental.enable_tensor_float_32_execution(precision != "f32")
-        # On the CPU what XLA makes is slower than TensorFlow's own.
+        # On the CPU XLA is slower than TensorFlow's own kernels.
         self._graph = tf.function(
             lambda images: model(images, training=False), autograph=False, jit_compile=on_gpu
         )

@@ -87,7 +87,7 @@ def prepare_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out: {out}: {error.strerror}, expected a folder to write to") from None
+        raise InputError(f"out: {out}: {error.strerror}, expected a folder to write to") from None
 
 
 def write_evaluation(

@@ -1,7 +1,7 @@
-"""How fast the engines run a network, beside the least time that this machine could take.
+"""How fast the engines run a network, compared with the least time that it could take on this machine.
 
-Each engine lives in a process of its own, whose memory is measured, and they answer in turn, so that what else the machine
-does falls on all of them alike.
+Each engine runs in a separate process, whose memory is measured. The processes take turns, so that other load on the
+machine affects all engines alike.
 """
 
 from __future__ import annotations
@@ -18,55 +18,27 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.quantization import (
     change_in_words,
-    check_size,
     drive_images,
     quantize_for_drives,
 )
 from dwarf_ros.evaluation.report import Figure, Report, Table, Value, write_report
+from dwarf_ros.evaluation.workload import (
+    Ceilings,
+    Workload,
+    count_workload,
+    measure_ceilings,
+)
 from dwarf_ros.files import write_atomically
+from dwarf_ros.network.codec import check_size
 from dwarf_ros.progress import Progress
 from dwarf_ros.types import InputError
-
-if TYPE_CHECKING:
-    import keras
-
-_PARTS = (
-    "encoder",
-    "matching",
-    *(f"level {level}" for level in (6, 5, 4, 3, 2)),
-    "context",
-    "full size",
-)
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What this machine reaches in one float32 matrix product (FLOP/s) and in one large copy (bytes/s, read and written)."""
-
-    flops: float
-    bytes_per_second: float
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one answer takes at least.
-
-    Attributes:
-        macs: multiplications with addition, of convolutions, cost volumes and matching.
-        bytes: weights read once, and each layer's float32 result written once and read once.
-        macs_of_parts: the same by part of the network.
-    """
-
-    macs: int
-    bytes: int
-    macs_of_parts: dict[str, int]
 
 
 @dataclass
@@ -74,12 +46,12 @@ class Timing:
     """One engine at one precision.
 
     Attributes:
-        engine, precision: what ran.
-        first_s: from loading the engine to its first answer.
-        seconds: of each timed answer.
-        peak_memory: largest resident memory of its process, bytes; a conversion at its first start runs in another one.
-        layer_seconds: by kind of layer, where the engine tells.
-        error: why there is no timing, or "".
+        engine, precision: that were timed.
+        first_s: from loading the engine to the end of its first run.
+        seconds: of each timed run.
+        peak_memory: largest resident memory of its process, bytes; not that of a conversion, which is a separate process.
+        layer_seconds: by kind of layer, if the engine reports it.
+        error: why there is no timing; "" if there is.
     """
 
     engine: str
@@ -108,16 +80,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What `run_benchmark` measured, of one preset at one image size.
+    """Result of `run_benchmark` for one preset at one image size.
 
     Attributes:
         preset: name of the network's preset.
         height, width: of the images, px.
         machine, cores: name of the processor, and how many of its cores this process may use.
-        ceilings: what the machine reaches.
-        work: what one answer takes.
+        ceilings: speed of the machine.
+        work: required for one run.
         timings: of each engine.
-        int8_accuracy: what quantisation changed (`engines.quantization.quantize`), where int8 was timed.
+        int8_accuracy: change by quantization (`engines.quantization.quantize`), if int8 was timed.
     """
 
     preset: str
@@ -126,13 +98,13 @@ class Benchmark:
     machine: str
     cores: int
     ceilings: Ceilings
-    work: Work
+    work: Workload
     timings: list[Timing]
     int8_accuracy: dict[str, Any] | None = None
 
     @property
     def floor_s(self) -> float:
-        """The least time that one answer could take in float32: at the ceiling of arithmetic or of memory."""
+        """The least time that one run could take in float32, limited by arithmetic or by memory."""
         arithmetic = 2 * self.work.macs / self.ceilings.flops
         return max(arithmetic, self.work.bytes / self.ceilings.bytes_per_second)
 
@@ -165,25 +137,25 @@ def run_benchmark(
     rounds: int = 20,
     progress: Progress | None = None,
 ) -> list[Benchmark]:
-    """Time networks on engines, each in a process of its own, all in turn.
+    """Time networks on engines, each in a separate process, in turns.
 
     Args:
         weights: weights files, one or more.
-        configurations: engine and precision of each; one that cannot be had is reported, not raised.
+        configurations: engine and precision of each; an unavailable one is reported, not raised.
         height: of the images, px, a multiple of 64.
         width: of the images, px, a multiple of 64.
-        rounds: timed answers of each engine, after one that is not counted.
-        progress: called with the rounds that are done.
+        rounds: timed runs of each engine, after one that is not counted.
+        progress: receives the number of rounds done and in total.
 
     Returns:
-        What was measured of each weights file.
+        The result for each weights file.
 
     Raises:
         InputError: a size that is not a multiple of 64 px, no rounds, weights that cannot be read, or no engine that runs.
     """
     check_size(height, width)
     if rounds < 1:
-        raise InputError(f"--rounds: {rounds}, expected at least 1")
+        raise InputError(f"rounds: {rounds}, expected at least 1")
     from dwarf_ros.network.weights import read_header
 
     presets = [read_header(file).preset for file in weights]
@@ -213,7 +185,7 @@ def run_benchmark(
             machine=_machine(),
             cores=len(os.sched_getaffinity(0)),
             ceilings=ceilings,
-            work=count_work(file, height, width),
+            work=count_workload(file, height, width),
             timings=measured,
             int8_accuracy=accuracy,
         )
@@ -227,7 +199,7 @@ def run_benchmark(
 def _started(
     weights: Sequence[str | Path], timings: list[list[Timing]], images: dict[str, np.ndarray]
 ) -> Iterator[list[tuple[Timing, Connection]]]:
-    """Processes that have answered once, for each timing one and the pipe to it, until the block is left."""
+    """One process per timing, which has run once, and the pipe to it; they end with the block."""
     context = multiprocessing.get_context("spawn")
     processes, runners = [], []
     try:
@@ -240,7 +212,7 @@ def _started(
                 theirs.close()
                 processes.append(process)
                 runners.append((timing, ours))
-                # One after the other, so that the first answers do not hinder one another.
+                # One at a time, so that the first runs do not slow each other down.
                 _take(timing, ours, "first")
         yield runners
     finally:
@@ -253,14 +225,14 @@ def _started(
 def configurations(
     engines: Sequence[str] = (), precisions: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """Engines and precisions to time: of those asked for, all that there are.
+    """Engines and precisions to time: every supported combination of the requested ones.
 
     Args:
-        engines: of `engines.ENGINES`, or `auto`; none: those that are installed.
+        engines: of `engines.ENGINES`, or `auto`; none: those installed.
         precisions: of `engines.PRECISIONS`; none: all but tf32 and int8.
 
     Raises:
-        InputError: an unknown engine or precision, or none of the engines computes in any of the precisions.
+        InputError: an unknown engine or precision, or none of the engines supports any of the precisions.
     """
     from dwarf_ros.engines import (
         ENGINES,
@@ -284,14 +256,14 @@ def configurations(
     ]
     if not found:
         raise InputError(
-            f"--precision: {', '.join(precisions)} given to {', '.join(engines) or 'what is installed'}, expected one that "
-            "an engine computes in"
+            f"precision: {', '.join(precisions)} given to {', '.join(engines) or 'what is installed'}, expected one that "
+            "an engine supports"
         )
     return found
 
 
 def save_fresh_weights(preset: str, file: Path) -> None:
-    """Write untrained weights, which take as long as trained ones.
+    """Write untrained weights, which are as slow as trained ones.
 
     Raises:
         InputError: an unknown preset.
@@ -303,14 +275,14 @@ def save_fresh_weights(preset: str, file: Path) -> None:
 
 
 def _take(timing: Timing, pipe: Connection, command: str) -> None:
-    """Ask a process for something, and keep what it answers, unless it failed before."""
+    """Send a command to a process and store its reply, unless the process has failed before."""
     if timing.error:
         return
     try:
         pipe.send(command)
         what, value = pipe.recv()
     except (EOFError, OSError):
-        what, value = "error", "its process ended"
+        what, value = "error", "its process ended early"
     if what == "error":
         timing.error = value
     elif command == "first":
@@ -324,7 +296,7 @@ def _take(timing: Timing, pipe: Connection, command: str) -> None:
 def _serve(
     pipe: Connection, engine: str, precision: str, weights: str, images: dict[str, np.ndarray]
 ) -> None:
-    """The process of one engine: answers `first`, `run` and `end`."""
+    """The process of one engine: replies to `first`, `run` and `end`."""
     runner = None
     while True:
         try:
@@ -334,7 +306,7 @@ def _serve(
         try:
             start = time.perf_counter()
             if command == "end":
-                # Before the clocks are put into the network, which takes memory of its own.
+                # Before profiling, which needs memory of its own.
                 memory = _peak_memory()
                 pipe.send(("done", (memory, _layer_seconds(runner, images))))
                 continue
@@ -349,7 +321,7 @@ def _serve(
 
 
 def _peak_memory() -> int:
-    # Not getrusage, whose maximum a process takes over from the one that started it.
+    # Not getrusage, whose maximum a process inherits from its parent.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(peak) * 1024
@@ -362,97 +334,6 @@ def _layer_seconds(runner: Any, images: dict[str, np.ndarray]) -> dict[str, floa
     for layer in runner.layer_times(images):
         kinds[layer.kind] = kinds.get(layer.kind, 0.0) + layer.seconds
     return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
-
-
-def measure_ceilings(size: int = 2048, repeats: int = 5) -> Ceilings:
-    """The best of some matrix products of `size` squared, and of some copies of 256 MB."""
-    rng = np.random.default_rng(0)
-    left, right = rng.random((2, size, size), dtype=np.float32)
-    product = np.empty_like(left)
-    source = np.ones(2**26, np.float32)
-    target = np.empty_like(source)
-
-    def best(work: Any) -> float:
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return Ceilings(
-        flops=2 * size**3 / best(lambda: np.matmul(left, right, out=product)),
-        bytes_per_second=2 * source.nbytes / best(lambda: np.copyto(target, source)),
-    )
-
-
-def count_work(weights: str | Path, height: int, width: int) -> Work:
-    """Count what the network of a weights file has to do for one pair of frames."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from dwarf_ros import network
-
-    return work_of(network.load(weights, height=height, width=width))
-
-
-def work_of(model: keras.Model) -> Work:
-    """Count what a network with a fixed input size has to do for one pair of frames."""
-    import keras
-
-    from dwarf_ros.network.codec import INPUTS
-    from dwarf_ros.network.decoder import CostVolumes
-    from dwarf_ros.network.matching import GlobalMatching
-
-    parts: dict[str, int] = {}
-    results = 0
-    for layer in model.layers:
-        outputs = layer.output if isinstance(layer.output, list | tuple) else [layer.output]
-        # The encoder sees the four images as a batch.
-        images = len(INPUTS) if layer.name.startswith("Encoder.") else 1
-        elements = sum(_elements(output) for output in outputs if hasattr(output, "shape"))
-        macs = 0
-        if isinstance(layer, keras.layers.Conv2D):
-            macs = elements * int(np.prod(layer.kernel.shape[:3]))
-        elif isinstance(layer, keras.layers.Conv2DTranspose):
-            macs = _elements(layer.input) * int(np.prod(layer.kernel.shape[:3]))
-        elif isinstance(layer, CostVolumes):
-            macs = _correlation_macs(layer)
-        elif isinstance(layer, GlobalMatching):
-            macs = _matching_macs(layer)
-        part = _part(layer.name)
-        parts[part] = parts.get(part, 0) + images * macs
-        results += images * elements
-    weights = sum(int(np.prod(variable.shape)) for variable in model.variables)
-    in_order = {part: parts[part] for part in _PARTS if parts.get(part)}
-    return Work(sum(in_order.values()), 4 * (weights + 2 * results), in_order)
-
-
-def _correlation_macs(layer: Any) -> int:
-    _, height, width, channels = layer.input[0].shape
-    side = 2 * layer.preset.max_displacement + 1
-    depths = 2 * layer.preset.max_depth_displacement + 1
-    return height * width * (2 * side * channels + side**2 * (channels + depths * side))
-
-
-def _matching_macs(layer: Any) -> int:
-    _, height, width, channels = layer.input[0].shape
-    # Rows of both pairs of left and right, and all pixels of the left images.
-    return height * width * (2 * width + height * width) * channels
-
-
-def _elements(tensor: Any) -> int:
-    return int(np.prod([side for side in tensor.shape if side is not None]))
-
-
-def _part(name: str) -> str:
-    if name.startswith("Encoder."):
-        return "encoder"
-    if "context_network" in name:
-        return "context"
-    if name == "decoder.matching":
-        return "matching"
-    if name.startswith("decoder.block_"):
-        return f"level {name.removeprefix('decoder.block_')[0]}"
-    return "full size"
 
 
 def _machine() -> str:
@@ -472,7 +353,7 @@ def write_benchmark(benchmark: Benchmark, out: Path) -> None:
 
 
 def timing_rows(benchmark: Benchmark) -> list[list[Value]]:
-    """For each engine: name, median and p95 in ms, answers a second, times the floor, peak memory in MB, first answer in s."""
+    """For each engine: name, median and p95 in ms, runs per second, multiple of the floor, peak memory in MB, first run in s."""
     return [
         [
             timing.name,
@@ -489,7 +370,7 @@ def timing_rows(benchmark: Benchmark) -> list[list[Value]]:
 
 COLUMNS = (
     *("engine", "median [ms]", "p95 [ms]", "rate [1/s]"),
-    *("times the floor", "peak memory [MB]", "first answer [s]"),
+    *("times the floor", "peak memory [MB]", "first run [s]"),
 )
 
 
@@ -530,7 +411,7 @@ def make_report(benchmark: Benchmark) -> Report:
         ],
         notes=[
             f"Ceilings measured in the same run: {ceilings.flops / 1e9:.0f} GFLOP/s in a float32 matrix product, "
-            f"{ceilings.bytes_per_second / 1e9:.1f} GB/s in a copy. One answer takes {work.macs / 1e9:.1f} GMAC and at "
+            f"{ceilings.bytes_per_second / 1e9:.1f} GB/s in a copy. One run takes {work.macs / 1e9:.1f} GMAC and at "
             f"least {work.bytes / 1e6:.0f} MB of memory traffic. bf16 and int8 may be faster than the floor, which is that of "
             "float32.",
             *([change_in_words(benchmark.int8_accuracy)] if benchmark.int8_accuracy else []),
@@ -539,7 +420,7 @@ def make_report(benchmark: Benchmark) -> Report:
         tables=tables,
         charts=[
             Chart(
-                "Time of one answer",
+                "Time per run",
                 "bar",
                 "engine",
                 "time [ms]",

@@ -1,4 +1,4 @@
-"""Quantising a network for an image size, on drives that are made for it."""
+"""Quantization of a network for one image size, calibrated on synthetic drives."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dwarf_ros.network.codec import encode
-from dwarf_ros.network.presets import SIZE_MULTIPLE
+from dwarf_ros.network.codec import check_size, encode
 from dwarf_ros.synthetic.drives import ProceduralDrive
-from dwarf_ros.types import InputError
 
 CALIBRATION_SEEDS = range(24)
 HELD_OUT_SEEDS = range(1000, 1008)
@@ -23,14 +21,6 @@ def drive_images(seed: int, height: int, width: int) -> dict[str, np.ndarray]:
     return encode(np.stack([first.left, first.right, second.left, second.right])[None])
 
 
-def check_size(height: int, width: int) -> None:
-    """Raise InputError where a side is not a multiple of 64 px."""
-    if height <= 0 or width <= 0 or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        raise InputError(
-            f"--size: {height}x{width} px, expected HEIGHTxWIDTH, multiples of {SIZE_MULTIPLE} px"
-        )
-
-
 def quantize_for_drives(
     weights: str | Path,
     height: int,
@@ -38,17 +28,17 @@ def quantize_for_drives(
     calibration: Iterable[int] = CALIBRATION_SEEDS,
     held_out: Iterable[int] = HELD_OUT_SEEDS,
 ) -> dict[str, Any]:
-    """Make the 8-bit integer network that engine openvino runs with precision int8; it is kept in the cache.
+    """Create the 8-bit integer network that engine openvino runs with precision int8, and keep it in the cache.
 
     Args:
         weights: a weights file.
         height: of the images as the network sees them, px, a multiple of 64.
         width: of the images as the network sees them, px, a multiple of 64.
-        calibration: seeds of the drives from which the ranges of the integers are found.
+        calibration: seeds of the drives that determine the ranges of the integers.
         held_out: seeds of the drives on which the change is measured.
 
     Returns:
-        What `engines.quantization.quantize` measured.
+        The result of `engines.quantization.quantize`.
 
     Raises:
         InputError: a size that is not a multiple of 64 px, weights that cannot be read, or NNCF is not installed.
@@ -70,11 +60,11 @@ def quantize_for_drives(
 
 
 def change_in_words(accuracy: dict[str, Any]) -> str:
-    """A sentence of what `quantize_for_drives` measured."""
+    """The result of `quantize_for_drives` as a sentence."""
     changes = ", ".join(
         f"{name} {change['mean']:.2f} px" for name, change in accuracy["change_px"].items()
     )
     return (
-        f"Mean change by int8 on {accuracy['measured_on']} made drives that it was not calibrated on: "
+        f"Mean change by int8 on {accuracy['measured_on']} synthetic drives that it was not calibrated on: "
         f"{changes}."
     )

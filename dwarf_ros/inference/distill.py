@@ -12,8 +12,8 @@ To adapt the shipped weights to a recording of your own (a bag or a folder that 
     dwarf bag evaluate out/adapt/held_out --weights out/train/adapt/best.safetensors --out out/adapt_after
 
 The last fifth of the frames is held out: nothing is learnt from it, and the two reports tell before from after by how well
-each answer agrees with the images, with itself and with the motion of the camera. A slow teacher is worth while: `--teacher
-dwarf` labels for dwarf_lite at leisure, and `--workers` shares the work out. After an interruption the same command goes on.
+each answer agrees with the images, with itself and with the motion of the camera. A slow teacher is worthwhile: `dwarf` can
+label for dwarf_lite, and several workers share the work. Called again after an interruption, `distill` resumes.
 
 Reference: Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks Knowledge", AAAI 2020.
 """
@@ -141,7 +141,7 @@ def distill(
     if not (math.isfinite(threshold) and threshold > 0):
         raise InputError(f"threshold: {threshold:g} px, expected > 0 px")
     if not 0 <= hold_out < 100:
-        raise InputError(f"hold-out: {hold_out:g} %, expected from 0 to less than 100 %")
+        raise InputError(f"hold_out: {hold_out:g} %, expected from 0 to less than 100 %")
     teacher = check_teacher(teacher)
     source, out = Path(source).absolute(), Path(out).absolute()
     task = _Task.of(
@@ -216,13 +216,13 @@ class _Task:
         for part in (TRAINING, *([HELD_OUT] if hold_out else [])):
             if not any(folders[i].name == part for i in pairs):
                 raise InputError(
-                    f"hold-out: {hold_out:g} % of {frames} frames leave no pair for {part}, expected two frames of one scene"
+                    f"hold_out: {hold_out:g} % of {frames} frames leave no pair for {part}, expected two frames of one scene"
                 )
         first = recording.files[0][0].parent if recording.files else None
         own = out / TRAINING / _IMAGES[0]
         in_place = first is not None and own.is_dir() and first.samefile(own)
         if in_place and hold_out:
-            raise InputError(f"hold-out: {out} is the source itself, expected another folder")
+            raise InputError(f"hold_out: {out} is the source itself, expected another folder")
         return cls(recording, _names(recording), folders, pairs, in_place, teacher, threshold)
 
     def parts(self) -> dict[Path, list[int]]:

@@ -103,7 +103,7 @@ def run_demo(
         InputError: the source, the estimator or another argument cannot be used.
     """
     if not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise InputError(f"rate: {rate_hz:g} Hz, expected > 0 Hz")
+        raise InputError(f"rate_hz: {rate_hz:g} Hz, expected > 0 Hz")
     _prepare_folder(out)
     if source is None:
         drive = drive or ProceduralDrive(DRIVE_SEED, DRIVE_FRAMES, *DRIVE_SIZE)

@@ -87,9 +87,9 @@ def play(
         InputError: the source, a frame of it, the rate, the log file or the ROS arguments cannot be used.
     """
     if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise InputError(f"--rate: {rate_hz:g} Hz, expected > 0 Hz")
+        raise InputError(f"rate_hz: {rate_hz:g} Hz, expected > 0 Hz")
     if not (math.isfinite(wait_s) and wait_s >= 0):
-        raise InputError(f"--wait: {wait_s:g} s, expected >= 0 s")
+        raise InputError(f"wait_s: {wait_s:g} s, expected >= 0 s")
     recording = open_recording(source, namespace, remap)
     prepare_environment()
     with contextlib.ExitStack() as stack:
@@ -117,7 +117,7 @@ def _open_log(file: Path) -> TextIO:
     try:
         return file.open("a", buffering=1, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--log: {file}: {error.strerror}, expected a file to append to") from None
+        raise InputError(f"log: {file}: {error.strerror}, expected a file to append to") from None
 
 
 @contextlib.contextmanager

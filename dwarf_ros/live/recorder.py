@@ -365,9 +365,9 @@ def record(
             estimates could be written.
     """
     if expected is not None and expected < 1:
-        raise InputError(f"expected: {expected} answers, expected at least 1")
+        raise InputError(f"expected: {expected} estimates, expected at least 1")
     if idle_timeout_s is not None and not idle_timeout_s > 0:
-        raise InputError(f"idle timeout: {idle_timeout_s:g} s, expected > 0 s")
+        raise InputError(f"idle_timeout_s: {idle_timeout_s:g} s, expected > 0 s")
     from dwarf_ros.ros.distro import prepare_environment
 
     prepare_environment()

@@ -151,7 +151,7 @@ def replay_bag(
         InputError: one of the arguments cannot be used.
     """
     if not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise InputError(f"rate: {rate_hz:g} Hz, expected > 0 Hz")
+        raise InputError(f"rate_hz: {rate_hz:g} Hz, expected > 0 Hz")
     prepare_folder(out)
     recording = open_recording(source)
     prepare_run(out)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dwarf_ros.network.codec import INPUTS, OUTPUTS
-from dwarf_ros.network.presets import SCALE_FACTOR, SIZE_MULTIPLE, Preset, find_preset
+from dwarf_ros.network.codec import INPUTS, OUTPUTS, check_size
+from dwarf_ros.network.presets import SCALE_FACTOR, Preset, find_preset
 from dwarf_ros.network.weights import load, save
-from dwarf_ros.types import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -50,11 +49,7 @@ def build(
 
     if isinstance(preset, str):
         preset = find_preset(preset)
-    for side, length in (("height", height), ("width", width)):
-        if length is not None and (length <= 0 or length % SIZE_MULTIPLE):
-            raise InputError(
-                f"network: input {side} is {length} px, expected a multiple of {SIZE_MULTIPLE} px"
-            )
+    check_size(height, width)
 
     images = {name: keras.Input((height, width, 3), dtype="float32", name=name) for name in INPUTS}
     stacked = keras.layers.Concatenate(axis=0)([images[name] for name in INPUTS])

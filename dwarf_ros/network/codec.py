@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from dwarf_ros.network.presets import SIZE_MULTIPLE
+from dwarf_ros.types import InputError
 
 INPUTS = ("left_t0", "right_t0", "left_t1", "right_t1")
 """Names of the four images, in the order in which the network stacks them."""
@@ -24,6 +25,13 @@ SIGNS = np.array([-1, -1, 1, 1], np.float32)
 """Between (disparity, disparity_next, u, v) and the concatenated `OUTPUTS`; a factor, in either direction."""
 
 _Images = TypeVar("_Images")
+
+
+def check_size(height: int | None, width: int | None) -> None:
+    """Raise InputError unless the sides, px, are multiples of 64 px or None, which is any."""
+    for side, length in (("height", height), ("width", width)):
+        if length is not None and (length <= 0 or length % SIZE_MULTIPLE):
+            raise InputError(f"{side}: {length} px, expected a multiple of {SIZE_MULTIPLE} px")
 
 
 def padding(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -70,7 +70,7 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
         InputError: no such folder, no ground truth in it, or none for these frames.
     """
     if not folder.is_dir():
-        raise InputError(f"ground truth: {folder}: no such folder")
+        raise InputError(f"ground_truth: {folder}: no such folder")
     folders = find_truth_folders(folder)
     present = {
         kind: {file.name for file in next(iter(regions.values())).glob("*.png")}
@@ -79,7 +79,7 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
     files = sorted(set().union(*present.values()))
     if not files:
         raise InputError(
-            f"ground truth: {folder}: no ground truth, expected disp_occ_0/, disp_occ_1/ or flow_occ/ (KITTI 2015), "
+            f"ground_truth: {folder}: no ground truth, expected disp_occ_0/, disp_occ_1/ or flow_occ/ (KITTI 2015), "
             "or disp_occ/ or flow_occ/ (2012), with PNG files"
         )
     names = _names_by_frame(files, recording)
@@ -87,7 +87,7 @@ def open_truth(folder: Path, recording: Recording) -> TruthFolder:
     names = {frame: name for frame, name in names.items() if frame in answered}
     if not names:
         raise InputError(
-            f"ground truth: {folder}: {files[0]} and {len(files) - 1} more are for none of the {len(recording)} frames, "
+            f"ground_truth: {folder}: {files[0]} and {len(files) - 1} more are for none of the {len(recording)} frames, "
             "expected files named as the images or by the number of the frame (000000.png)"
         )
     kept = {kind: folders[kind] for kind, there in present.items() if there}
@@ -107,7 +107,7 @@ def _names_by_frame(files: list[str], recording: Recording) -> dict[int, str]:
         members.setdefault(scene, []).append(index)
     if known and len(known) != len(members):
         raise InputError(
-            f"ground truth: files of {len(known)} scenes ({of_scenes[0][0]} ...), but the recording has {len(members)}, "
+            f"ground_truth: files of {len(known)} scenes ({of_scenes[0][0]} ...), but the recording has {len(members)}, "
             "expected as many"
         )
     for match in of_scenes:

@@ -352,7 +352,7 @@ class _Run:
             reason = str(error).strip().partition("\n")[0]
             raise InputError(
                 f"step {step}: another process of the training no longer answers ({reason}), "
-                "expected all of them to go on; --resume goes on from the last checkpoint"
+                "expected all of them to continue; resume from the last checkpoint"
             ) from None
 
     def end(self) -> Outcome:
@@ -474,7 +474,7 @@ def _last_checkpoint(config: TrainingConfig, out: Path, resume: bool) -> Path | 
     if not found:
         return None
     if not resume:
-        raise InputError(f"{out}: holds a training already, expected --resume or another folder")
+        raise InputError(f"{out}: contains a training already, expected resume or another folder")
     before, now = read_state(found[-1]).config, _stored(config)
     for key in (*before, *now):
         if key not in _MAY_CHANGE and before.get(key) != now.get(key):

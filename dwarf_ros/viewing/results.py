@@ -64,7 +64,7 @@ class Results:
             index = int(name)
         else:
             raise InputError(
-                f"--frame: {name}: not in {self.source}, expected a number from 0 to {len(self) - 1} or a name such as "
+                f"frame: {name}: not in {self.source}, expected a number from 0 to {len(self) - 1} or a name such as "
                 f"{self.names[0]}"
             )
         return Results(self.source, [self.names[index]], lambda _: self.read(index))

@@ -60,7 +60,7 @@ def open_results(
         recorded = recorded_results(source, namespace)
         if recorded is not None and ground_truth is not None:
             raise InputError(
-                f"ground truth: {ground_truth} given for answers recorded in {source}, expected the "
+                f"ground_truth: {ground_truth} given for answers recorded in {source}, expected the "
                 "name of an estimator to estimate them anew"
             )
         if recorded is not None:
@@ -75,7 +75,7 @@ def _predicted(results: ResultFolder, images: Path | None, ground_truth: Path | 
     if not names:
         raise InputError(f"{source / DISPARITY}: no results, expected PNG files")
     if ground_truth is not None and not ground_truth.is_dir():
-        raise InputError(f"ground truth: {ground_truth}: no such folder")
+        raise InputError(f"ground_truth: {ground_truth}: no such folder")
     recording, frames = None, {}
     if images is not None:
         recording = open_recording(images)

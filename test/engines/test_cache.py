@@ -92,7 +92,7 @@ def test_without_a_place_to_write_nothing_is_kept(tmp_path, monkeypatch, caplog)
     monkeypatch.setenv("DWARF_CACHE_DIR", str(tmp_path / "file"))
     make = Maker()
     assert [cached("a", make, read), cached("a", make, read)] == ["value 1", "value 2"]
-    assert "nothing is kept" in caplog.text
+    assert "nothing is cached" in caplog.text
 
 
 def test_where_it_lies(monkeypatch, tmp_path):

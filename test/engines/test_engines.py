@@ -210,7 +210,7 @@ def test_precisions_that_are_not_to_be_had_are_named(small_model):
         ("tensorflow", "int8", "precision: int8 given to engine tensorflow, expected auto, f32"),
         ("tensorflow", "bf16", "precision: mixed_bfloat16 needs a weights file"),
         ("tensorflow", "tf32", "precision: tf32 given and TensorFlow sees no GPU"),
-        ("openvino", "int8", "small is not quantised for 64 x 64 px, expected: dwarf quantize"),
+        ("openvino", "int8", "small is not quantized for 64 x 64 px, expected: dwarf quantize"),
     ):
         if find_spec(engine) is None or (precision == "tf32" and engines.count_gpus()):
             continue

@@ -102,15 +102,15 @@ def test_a_file_that_answers_otherwise_is_not_written(lite, tmp_path, monkeypatc
 def test_what_cannot_be_exported_is_named(lite, tmp_path):
     file = lite[0]
     for arguments, message in (
-        (("caffe", 64, 128), "--format: 'caffe' is unknown, expected onnx, savedmodel, tensorrt"),
-        (("savedmodel", 60, 128), "--height: 60 px, expected a multiple of 64 px"),
-        (("savedmodel", 64, 0), "--width: 0 px, expected a multiple of 64 px"),
+        (("caffe", 64, 128), "format: 'caffe' is unknown, expected onnx, savedmodel, tensorrt"),
+        (("savedmodel", 60, 128), "height: 60 px, expected a multiple of 64 px"),
+        (("savedmodel", 64, 0), "width: 0 px, expected a multiple of 64 px"),
     ):
         with pytest.raises(InputError, match=message):
             export(file, tmp_path / "out", *arguments)
     with pytest.raises(InputError, match="is not a folder"):
         export(file, tmp_path / "none" / "out", "savedmodel", 64, 128)
-    with pytest.raises(InputError, match="exists, expected the name of a folder to be made"):
+    with pytest.raises(InputError, match="exists, expected the name of a new folder"):
         export(file, tmp_path, "savedmodel", 64, 128)
     with pytest.raises(InputError, match="no such weights file"):
         export(tmp_path / "none.safetensors", tmp_path / "out", "savedmodel", 64, 128)

@@ -24,7 +24,7 @@ def test_quantised_network(lite, quantize_apart):
 
     weights, pictures, _ = lite
     source = NetworkSource(weights)
-    with pytest.raises(InputError, match="dwarf_lite is not quantised for 128 x 64 px, expected: "):
+    with pytest.raises(InputError, match="dwarf_lite is not quantized for 128 x 64 px, expected: "):
         load_engine("openvino", weights, "int8").run(pictures)
 
     told = quantize_apart(weights, 64, 128, [2, 3], [1])

@@ -288,7 +288,7 @@ def test_truth_of_another_size_is_one_line(bag, tmp_path):
 
 def test_what_cannot_be_evaluated_is_named(bag, folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="--out"):
+    with pytest.raises(InputError, match="out: "):
         evaluate_bag(bag, tmp_path / "file", CLASSICAL)
     with pytest.raises(InputError, match="workers"):
         evaluate_bag(bag, tmp_path / "out", CLASSICAL, workers="some")

@@ -67,7 +67,7 @@ def test_estimator_that_does_not_exist_is_named(own_checkout, tmp_path):
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan"), float("inf")])
 def test_rate_must_be_positive(tmp_path, rate_hz):
-    with pytest.raises(InputError, match="rate: "):
+    with pytest.raises(InputError, match="rate_hz: "):
         run_demo(None, tmp_path, CLASSICAL, rate_hz)
 
 

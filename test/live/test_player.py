@@ -314,10 +314,10 @@ def test_a_broken_frame_ends_the_play_with_its_name(drive, ros_environment, tmp_
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"rate_hz": 0.0}, "--rate: 0 Hz, expected > 0 Hz"),
-        ({"rate_hz": float("nan")}, "--rate: nan Hz, expected > 0 Hz"),
-        ({"wait_s": -1.0}, "--wait: -1 s, expected >= 0 s"),
-        ({"log": Path("absent") / "log"}, "--log: absent/log: No such file or directory"),
+        ({"rate_hz": 0.0}, "rate_hz: 0 Hz, expected > 0 Hz"),
+        ({"rate_hz": float("nan")}, "rate_hz: nan Hz, expected > 0 Hz"),
+        ({"wait_s": -1.0}, "wait_s: -1 s, expected >= 0 s"),
+        ({"log": Path("absent") / "log"}, "log: absent/log: No such file or directory"),
         ({"ros_arguments": ["--ros-args", "-r", "x"]}, "ROS 2: --ros-args -r x: .*remap rule"),
         ({"ros_arguments": ["--ros-args", "--what"]}, "ROS 2: --ros-args --what: "),
     ],

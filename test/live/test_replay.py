@@ -147,7 +147,7 @@ def test_answers_that_cannot_be_compared_are_refused(bag, tmp_path):
 
 
 def test_arguments_that_cannot_be_used_are_named(bag, tmp_path):
-    with pytest.raises(InputError, match="rate: "):
+    with pytest.raises(InputError, match="rate_hz: "):
         replay_bag(bag, tmp_path, CLASSICAL, 0.0)
     with pytest.raises(InputError, match="nowhere"):
         replay_bag(tmp_path / "nowhere", tmp_path / "out", CLASSICAL)

@@ -127,7 +127,7 @@ def test_fixed_size_is_the_size_of_the_model():
 @pytest.mark.parametrize("size", [{"height": 375}, {"width": 1242}, {"height": 0}])
 def test_size_that_is_no_multiple_of_64_is_refused(size):
     (side, length), *_ = size.items()
-    with pytest.raises(InputError, match=f"input {side} is {length} px, expected a multiple of 64"):
+    with pytest.raises(InputError, match=f"{side}: {length} px, expected a multiple of 64"):
         build("dwarf_lite", **size)
 
 

@@ -157,7 +157,7 @@ def test_a_folder_with_a_training_is_neither_overwritten_nor_continued_otherwise
     eager, settings, tmp_path
 ):
     train(parse_config(settings(steps=1)), tmp_path)
-    with pytest.raises(InputError, match="holds a training already, expected --resume or another"):
+    with pytest.raises(InputError, match="contains a training already, expected resume or another"):
         train(parse_config(settings(steps=1)), tmp_path)
     with pytest.raises(InputError, match=r"^seed: got 5, expected 0 as in the training that "):
         train(parse_config(settings(steps=1, seed=5)), tmp_path, resume=True)

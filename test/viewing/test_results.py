@@ -40,7 +40,7 @@ def test_every_two_consecutive_frames_are_estimated_when_they_are_asked_for(driv
 
 @pytest.mark.parametrize("name", ["3", "-1", "000003", "x"])
 def test_a_frame_that_is_not_there_is_one_line(drive, name):
-    with pytest.raises(InputError, match="--frame") as error:
+    with pytest.raises(InputError, match="frame: ") as error:
         open_results(drive, choice=CLASSICAL).only(name)
     assert "0 to 2" in one_line(error)
 
