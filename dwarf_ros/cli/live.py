@@ -93,10 +93,10 @@ def _add_record(commands: Commands) -> None:
         commands,
         "record",
         _record,
-        "write what the node publishes to files",
+        "write what the node publishes to a bag",
         "dwarf record out/recording --idle-timeout 10",
     )
-    parser.add_argument("out", type=Path, metavar="DIR", help="folder to write to")
+    parser.add_argument("out", type=Path, metavar="DIR", help="bag to write, a new folder")
     parser.add_argument("--expected", type=int, metavar="N", help="end after N estimates")
     parser.add_argument(
         "--idle-timeout",
