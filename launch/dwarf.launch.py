@@ -21,6 +21,7 @@ PARAMETERS = {
     "weights": "Weights file of the network.",
     "precision": "Arithmetic of the network: f32, tf32, bf16, int8 or auto.",
     "image_transport": "Transport of the images: raw or compressed.",
+    "reliable": "Request reliable images, which only reliable publishers match: true or false.",
     "reference": "Reference frame of the estimate: current or previous.",
     "frame_id": "frame_id of everything that is published, and RViz's fixed frame.",
     "autostart": "Configure and activate the node when it starts: true or false.",
@@ -51,7 +52,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     use_sim_time = {"use_sim_time": argument("use_sim_time") == "true"}
     chosen = {
         name: ParameterValue(
-            LaunchConfiguration(name), value_type=bool if name == "autostart" else str
+            LaunchConfiguration(name),
+            value_type=bool if name in ("autostart", "reliable") else str,
         )
         for name in PARAMETERS
         if argument(name)

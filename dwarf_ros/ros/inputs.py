@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+    qos_profile_sensor_data,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dwarf_ros.recordings.camera_messages import (
@@ -34,8 +41,22 @@ LEFT, RIGHT = "left/image_rect", "right/image_rect"
 LEFT_INFO, RIGHT_INFO = "left/camera_info", "right/camera_info"
 INPUT_TOPICS = {LEFT: Image, LEFT_INFO: CameraInfo, RIGHT: Image, RIGHT_INFO: CameraInfo}
 UNREADABLE = "unreadable"
+LOST_IMAGES = "large images are being lost, see Quality of service in docs/camera.md"
 # A topic is silent, and the node stalled, after this time.
 STALLED_S = 2.0
+
+
+# Calibrations are small and may be latched: the highest quality that all publishers offer is taken.
+_INFO_QOS = (
+    qos_profile_sensor_data,
+    QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
+    QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    ),
+)
+_ADAPT_PERIOD_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +115,13 @@ class Inputs:
         self._infos: dict[str, CameraInfo] = {}
         self._received_s: dict[str, float] = {}
         self._incompatible: dict[str, str] = {}
-        self._subscribers: list[Any] = []
+        self._subscribers: dict[str, Any] = {}
+        # Index in _INFO_QOS.
+        self._info_qos = {LEFT_INFO: 0, RIGHT_INFO: 0}
+        self._adapted_s = 0.0
         try:
             for topic in INPUT_TOPICS:
-                self._subscribers.append(self._subscribe(topic))
+                self._subscribe(topic)
         except Exception:
             self.destroy()
             raise
@@ -109,9 +133,34 @@ class Inputs:
 
     def destroy(self) -> None:
         """Unsubscribe."""
-        for subscriber in self._subscribers:
+        for subscriber in self._subscribers.values():
             self._node.destroy_subscription(subscriber.sub)
         self._subscribers.clear()
+
+    def adapt(self) -> None:
+        """Subscribe to camera_info with the quality of service that its publishers offer; call it often."""
+        if time.monotonic() - self._adapted_s < _ADAPT_PERIOD_S:
+            return
+        self._adapted_s = time.monotonic()
+        for topic, level in self._info_qos.items():
+            name = self._resolved(topic)
+            offered = [p.qos_profile for p in self._node.get_publishers_info_by_topic(name)]
+            if not offered or self._is_overridden(name):
+                continue
+            best = 0
+            if all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered):
+                latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
+                best = 2 if latched else 1
+            if best != level:
+                self._info_qos[topic] = best
+                self._node.destroy_subscription(self._subscribers[topic].sub)
+                self._subscribe(topic)
+
+    def _is_overridden(self, name: str) -> bool:
+        """Whether the user has chosen a quality of service for a topic of camera_info."""
+        prefix = f"qos_overrides.{name}.subscription."
+        chosen = [self._parameter(prefix + policy) for policy in ("reliability", "durability")]
+        return chosen != ["best_effort", "volatile"]
 
     def note_progress(self) -> None:
         """Remember the drops so far; `missing` names later ones only."""
@@ -126,6 +175,8 @@ class Inputs:
         if synchronizer.camera is None:
             return f"the calibration cannot be used: {self._statistics.last_error}"
         difference_s, tolerance_s = synchronizer.last_difference_s, synchronizer.tolerance_s
+        if synchronizer.is_losing_images():
+            return "left and right images of one time do not both arrive: " + LOST_IMAGES
         if difference_s is not None and difference_s > tolerance_s:
             return (
                 f"stamps of left and right differ by {difference_s * 1e3:.3f} ms, "
@@ -147,6 +198,9 @@ class Inputs:
         if topic in self._incompatible:
             policy = self._incompatible[topic]
             return f"{name} ({publishers} publisher(s), QoS does not match: {policy})"
+        if topic in self._received_s:
+            silent_s = time.monotonic() - self._received_s[topic]
+            return f"{name} ({publishers} publisher(s), silent for {silent_s:.0f} s)"
         return f"{name} ({publishers} publisher(s), check QoS)"
 
     def _parameter(self, name: str) -> Any:
@@ -160,22 +214,32 @@ class Inputs:
         suffix = "/compressed" if self._is_compressed(topic) else ""
         return self._node.resolve_topic_name(topic) + suffix
 
-    def _subscribe(self, topic: str) -> Any:
+    def _subscribe(self, topic: str) -> None:
+        callback = self._on_image
+        overrides: QoSOverridingOptions | None = QOS_OVERRIDES
+        if INPUT_TOPICS[topic] is CameraInfo:
+            callback = self._on_camera_info
+            level = self._info_qos[topic]
+            qos = _INFO_QOS[level]
+            if level > 0:
+                # The parameters that the first subscription declared would override this one.
+                overrides = None
+        elif self._parameter("reliable"):
+            qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        else:
+            qos = qos_profile_sensor_data
         subscriber = distro.subscriber_class()(
             self._node,
             CompressedImage if self._is_compressed(topic) else INPUT_TOPICS[topic],
             self._resolved(topic),
-            qos_profile=qos_profile_sensor_data,
-            qos_overriding_options=QOS_OVERRIDES,
+            qos_profile=qos,
+            qos_overriding_options=overrides,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=functools.partial(self._on_incompatible_qos, topic)
             ),
         )
-        on_info = INPUT_TOPICS[topic] is CameraInfo
-        subscriber.registerCallback(
-            functools.partial(self._on_camera_info if on_info else self._on_image, topic)
-        )
-        return subscriber
+        subscriber.registerCallback(functools.partial(callback, topic))
+        self._subscribers[topic] = subscriber
 
     def _on_image(self, topic: str, message: Image | CompressedImage) -> None:
         now_s = time.monotonic()

@@ -71,11 +71,7 @@ class DwarfNode(LifecycleNode):
         self._reply_to_invalid_transitions()
         self._status = Status(self, self.statistics, self._drops, self._log)
         # A steady clock: with use_sim_time and no /clock, diagnostics are needed most.
-        self.create_timer(
-            0.1,
-            lambda: self._status.report(self._inputs, self._worker),
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        self.create_timer(0.1, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and warm up the estimator and create the publishers; FAILURE with one ERROR line if that fails."""
@@ -211,6 +207,11 @@ class DwarfNode(LifecycleNode):
                 f"image_width and image_height: {width} and {height} px, expected both or neither"
             )
         return WarmUp(width, height) if width else None
+
+    def _on_timer(self) -> None:
+        if self._inputs is not None:
+            self._inputs.adapt()
+        self._status.report(self._inputs, self._worker)
 
     def _on_pairs(self, pairs: ConsecutivePairs[Received], arrived_s: float) -> None:
         assert self._worker is not None

@@ -92,6 +92,11 @@ PARAMETERS = {
         choices=("raw", "compressed"),
         changes="configure",
     ),
+    "reliable": ParameterSpec(
+        False,
+        "Whether images are requested as reliable, which only reliable publishers match. false: best effort, which all match.",
+        changes="start",
+    ),
     "reference": ParameterSpec(
         "current",
         "Reference frame of the estimate: current (the newest) or previous (the one before, as in KITTI).",

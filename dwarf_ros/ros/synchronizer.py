@@ -115,6 +115,13 @@ class Synchronizer(Generic[Image]):
         """Add a right image, as `add_left`."""
         return self._add("right", _Entry(stamp, size, image))
 
+    def is_losing_images(self) -> bool:
+        """Whether the last image is half a frame or more away from the nearest on the other side."""
+        if self.last_difference_s is None:
+            return False
+        closest_frames = min((*self._left.intervals, *self._right.intervals), default=0)
+        return 0 < closest_frames <= round(self.last_difference_s * 2e9)
+
     def waiting(self) -> tuple[int, int]:
         """Numbers of left and right images that wait for a partner."""
         return len(self._left.queue), len(self._right.queue)

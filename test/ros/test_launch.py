@@ -25,6 +25,7 @@ ARGUMENTS = {
     "weights",
     "precision",
     "image_transport",
+    "reliable",
     "reference",
     "frame_id",
     "autostart",

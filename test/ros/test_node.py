@@ -25,7 +25,7 @@ pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.parameter import parameter_value_to_python
-from rclpy.qos import DurabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float64
 from stereo_msgs.msg import DisparityImage
@@ -797,7 +797,9 @@ def test_a_camera_that_dies_changes_and_comes_back_is_followed(start_node, rig):
         del frame["right/image_rect"]
 
     rig.feed_until(
-        lambda: "nothing on /right/image_rect (1 publisher(s), check QoS)" in process.log(),
+        lambda: re.search(
+            r"nothing on /right/image_rect \(1 publisher\(s\), silent for \d+ s\)", process.log()
+        ),
         right_is_dead,
     )
     rig.wait_for(lambda: statuses[-1].status[0].level == DiagnosticStatus.WARN)
@@ -882,6 +884,67 @@ def test_quality_of_service_that_does_not_match_is_named(start_node, rig):
         )
     )
     assert "set qos_overrides./left/image_rect.subscription.reliability" in process.log()
+
+
+def test_images_that_are_lost_on_their_way_are_named(start_node, rig):
+    process = start_node(*CLASSICAL)
+    rig.connect()
+
+    def lose_half(frame: dict) -> None:
+        side = "left" if rig.frames % 2 else "right"
+        del frame[f"{side}/image_rect"]
+
+    rig.feed_until(lambda: "large images are being lost, see" in process.log(), lose_half)
+
+
+@pytest.mark.parametrize(
+    ("reliability", "durability"),
+    [("RELIABLE", "TRANSIENT_LOCAL"), ("RELIABLE", "VOLATILE"), ("BEST_EFFORT", "VOLATILE")],
+)
+def test_camera_info_is_received_with_the_best_quality_that_is_offered(
+    start_node, rig, reliability, durability
+):
+    qos = QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy[reliability],
+        durability=DurabilityPolicy[durability],
+    )
+    infos = ("left/camera_info", "right/camera_info")
+    for topic in infos:
+        rig.node.destroy_publisher(rig.publishers[topic])
+        rig.publishers[topic] = rig.node.create_publisher(CameraInfo, topic, qos)
+    latched = durability == "TRANSIENT_LOCAL"
+    if latched:
+        frame = rig.next_frame()
+        rig.publish({topic: frame[topic] for topic in infos})
+    process = start_node(*CLASSICAL)
+    flows = rig.listen("flow", Image)
+    rig.connect()
+
+    def without_infos(frame: dict) -> None:
+        for topic in infos if latched else ():
+            del frame[topic]
+
+    rig.feed_until(lambda: flows, without_infos)
+
+    def received_with(topic: str) -> list[tuple[str, str]]:
+        ends = rig.node.get_subscriptions_info_by_topic(f"/{topic}")
+        return [(e.qos_profile.reliability.name, e.qos_profile.durability.name) for e in ends]
+
+    for topic in infos:
+        rig.wait_for(lambda topic=topic: received_with(topic) == [(reliability, durability)])
+    assert process.stop() == 0
+    assert "does not offer" not in process.log()
+
+
+def test_reliable_images_are_requested_by_a_parameter(start_node, rig):
+    start_node(*CLASSICAL, "-p", "reliable:=true")
+    for topic in ("/left/image_rect", "/right/image_rect"):
+        (end,) = rig.node.get_subscriptions_info_by_topic(topic)
+        assert end.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    flows = rig.listen("flow", Image)
+    rig.connect()
+    rig.feed_until(lambda: flows)
 
 
 def test_stamps_that_stand_still_are_named(start_node, rig):
