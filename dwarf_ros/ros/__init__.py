@@ -1,1 +1,1 @@
-"""The live side: the only room that knows ROS 2."""
+"""The ROS 2 node: with live/ the only package that imports rclpy and messages."""
