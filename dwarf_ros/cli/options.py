@@ -65,7 +65,7 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         "--estimator",
         default="auto",
         metavar="NAME",
-        help="dwarf, dwarf_lite, classical or auto (default: auto)",
+        help="dwarf, dwarf_lite, classical, ptlflow:MODEL or auto (default: auto)",
     )
     add_network_options(parser)
 

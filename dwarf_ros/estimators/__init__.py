@@ -1,4 +1,4 @@
-"""Estimators turn two stereo frames into scene flow: the DWARF network or classical methods, chosen by name."""
+"""Estimators turn two stereo frames into scene flow: the DWARF network, classical methods or a teacher, chosen by name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 NETWORKS = ("dwarf", "dwarf_lite")
 ESTIMATORS = (*NETWORKS, "classical")
+
+PTLFLOW = "ptlflow:"
+"""Names that begin so are models of the package ptlflow: slow and accurate, to learn from."""
 
 BEST = "classical"
 """The most accurate estimator that is shipped, by the figures in model/README.md, on any hardware."""
@@ -49,18 +52,25 @@ class EstimatorChoice:
     are called once per item.
 
     Attributes:
-        name: one of `ESTIMATORS`.
-        weights: absolute path of the weights file; None for classical.
-        engine: one of `engines.ENGINES`; `opencv` for classical.
+        name: one of `ESTIMATORS`, or `ptlflow:MODEL`.
+        weights: absolute path of the weights file; the name of weights that ptlflow downloads; None for classical.
+        engine: one of `engines.ENGINES`; `opencv` for classical, `torch` or `openvino` for ptlflow.
         precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
         gpu_memory_fraction: largest part of each GPU's memory that the network may take, above 0 to 1; 0: no limit.
     """
 
     name: str
-    weights: Path | None
+    weights: Path | str | None
     engine: str
     precision: str = "f32"
     gpu_memory_fraction: float = 0.0
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """SHA-256 of the weights file; None where there is no file."""
+        from dwarf_ros.files import file_sha256
+
+        return file_sha256(self.weights) if isinstance(self.weights, Path) else None
 
 
 def load_estimator(
@@ -79,7 +89,9 @@ def load_estimator(
     Args:
         name: `dwarf` or `dwarf_lite`, the network; `classical`, OpenCV's methods, which need no weights; or `auto`: the
             network that `weights` are for, or without weights `BEST`, the most accurate estimator that is shipped.
-        weights: a weights file for the network; None takes the shipped file, model/NAME.safetensors.
+            `ptlflow:MODEL` is an optical flow network of the package ptlflow (extra `teachers`).
+        weights: a weights file for the network; None takes the shipped file, model/NAME.safetensors. For ptlflow a file,
+            or the name of weights that ptlflow downloads.
         engine: what runs the network: one of `engines.ENGINES`, or `auto` for the fastest that is installed and suits the
             hardware. Not used by classical.
         precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
@@ -104,8 +116,12 @@ def choose_estimator(
     Arguments and errors are those of `load_estimator`; damaged weights and an unavailable precision or fraction are
     reported only by `load`.
     """
+    if name.startswith(PTLFLOW):
+        return _choose_ptlflow(name, weights, engine, precision)
     if name not in ("auto", *ESTIMATORS):
-        raise InputError(f"estimator: {name!r} is unknown, expected auto, {', '.join(ESTIMATORS)}")
+        raise InputError(
+            f"estimator: {name!r} is unknown, expected auto, {', '.join(ESTIMATORS)} or {PTLFLOW}MODEL"
+        )
 
     from dwarf_ros.engines import check_name, choose_engine
 
@@ -135,6 +151,26 @@ def choose_estimator(
     return EstimatorChoice(name, file, choose_engine(engine), precision, gpu_memory_fraction)
 
 
+def _choose_ptlflow(
+    name: str, weights: str | Path | None, engine: str, precision: str
+) -> EstimatorChoice:
+    from dwarf_ros.estimators.ptlflow import require_ptlflow
+
+    engine = require_ptlflow(name, engine)
+    if weights is None:
+        raise InputError(
+            f"weights: none given for {name}, expected a file or a name such as things"
+        )
+    file = Path(weights)
+    # A name that ptlflow knows has no suffix and no folder.
+    known_by_name = not file.is_file() and file.name == str(weights) and not file.suffix
+    if not known_by_name and not file.is_file():
+        raise InputError(f"weights: {weights} is missing, expected weights for {name}")
+    return EstimatorChoice(
+        name, str(weights) if known_by_name else file.absolute(), engine, precision
+    )
+
+
 def load(choice: EstimatorChoice) -> Estimator:
     """The chosen estimator, ready for use.
 
@@ -145,11 +181,15 @@ def load(choice: EstimatorChoice) -> Estimator:
         from dwarf_ros.estimators.classical import ClassicalEstimator
 
         return ClassicalEstimator()
+    if choice.name.startswith(PTLFLOW):
+        from dwarf_ros.estimators.ptlflow import PtlflowEstimator
+
+        return PtlflowEstimator(choice.name, choice.weights, choice.engine, choice.precision)
     from dwarf_ros.engines import load_engine
     from dwarf_ros.engines.source import NetworkSource
     from dwarf_ros.estimators.network import NetworkEstimator
 
-    network = NetworkSource(choice.weights, choice.name)
+    network = NetworkSource(Path(choice.weights), choice.name)
     engine = load_engine(choice.engine, network, choice.precision, choice.gpu_memory_fraction)
     return NetworkEstimator(choice.name, engine)
 

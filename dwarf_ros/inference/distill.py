@@ -32,7 +32,7 @@ import numpy as np
 
 from dwarf_ros import __version__
 from dwarf_ros.estimators import EstimatorChoice
-from dwarf_ros.files import file_sha256, write_atomically
+from dwarf_ros.files import write_atomically
 from dwarf_ros.formats import write_image
 from dwarf_ros.inference.resumable import ResumableFolder
 from dwarf_ros.inference.teachers import ask_teacher, check_teacher, consistent_maps, name_of
@@ -309,7 +309,7 @@ def _settings(
     remap: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     name, engine = name_of(task.teacher)
-    weights = task.teacher.weights if isinstance(task.teacher, EstimatorChoice) else None
+    choice = task.teacher if isinstance(task.teacher, EstimatorChoice) else None
     return {
         "version": __version__,
         "source": source.resolve().name,
@@ -318,7 +318,7 @@ def _settings(
         "remap": dict(remap or {}),
         "teacher": name,
         "engine": engine,
-        "weights_sha256": None if weights is None else file_sha256(weights),
+        "weights_sha256": None if choice is None else choice.weights_sha256,
         "maps": str(task.teacher) if isinstance(task.teacher, Path) else None,
         "threshold_px": float(task.threshold),
         "hold_out_percent": float(hold_out),

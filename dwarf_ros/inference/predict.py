@@ -11,7 +11,6 @@ from typing import Any
 
 from dwarf_ros import __version__
 from dwarf_ros.estimators import EstimatorChoice, load_once
-from dwarf_ros.files import file_sha256
 from dwarf_ros.inference.resumable import ResumableFolder
 from dwarf_ros.recordings.result_folder import ResultFolder
 from dwarf_ros.samples import Dataset
@@ -117,7 +116,7 @@ def _settings(dataset: Dataset, choice: EstimatorChoice) -> dict[str, Any]:
         "estimator": choice.name,
         "engine": choice.engine,
         "weights": None if choice.weights is None else str(choice.weights),
-        "weights_sha256": None if choice.weights is None else file_sha256(choice.weights),
+        "weights_sha256": choice.weights_sha256,
         "image_bytes": {
             name: [_size(file) for file in dataset.images(index)]
             for index, name in enumerate(dataset.names)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.estimators import EstimatorChoice, load_once
+from dwarf_ros.estimators import Estimator, EstimatorChoice, load_once
 from dwarf_ros.estimators.classical import look_up
 from dwarf_ros.geometry import (
     aligned_frame,
@@ -115,11 +115,23 @@ def ask_teacher(
     frames = aligned_frame(frames[0]), aligned_frame(frames[1])
     answer = estimator.estimate(*frames)
     backward = estimator.estimate(*frames[::-1])
-    mirrored = [mirrored_frame(frame) for frame in frames]
-    right = estimator.estimate(*mirrored).disparity[:, ::-1]
-    right_next = estimator.estimate(*mirrored[::-1]).disparity[:, ::-1]
+    right, right_next = _disparities_of_right(estimator, frames)
     maps = Maps(answer.disparity, answer.disparity_next, answer.flow)
     return TeacherMaps(maps, right, right_next, backward.flow)
+
+
+def _disparities_of_right(
+    estimator: Estimator, frames: tuple[StereoFrame, StereoFrame]
+) -> list[np.ndarray]:
+    """Disparity of each frame's right image, from the mirrored images."""
+    from dwarf_ros.estimators.ptlflow import PtlflowEstimator
+
+    mirrored = [mirrored_frame(frame) for frame in frames]
+    if isinstance(estimator, PtlflowEstimator):
+        # Its passes are slow and independent: the flows are not needed.
+        return [estimator.disparity(frame)[:, ::-1] for frame in mirrored]
+    pairs = (mirrored, mirrored[::-1])
+    return [estimator.estimate(*pair).disparity[:, ::-1] for pair in pairs]
 
 
 def _read_maps(folder: Path, name: str, following: str, size: tuple[int, ...]) -> TeacherMaps:
