@@ -25,8 +25,8 @@ from dwarf_ros.types import InputError
 _MAX_PIXELS = 1 << 27
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_GREY, _PNG_RGB = 0, 2
-_PNG_COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+_PNG_GRAY, _PNG_RGB = 0, 2
+_PNG_COLOR_TYPES = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
 _PNG_BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 _FLO_MAGIC = 202021.25
@@ -38,7 +38,7 @@ def read_image(path: PathLike) -> np.ndarray:
     """Ordinary image (PNG, JPEG, WebP, TIFF, BMP, PGM, PPM) as it is stored.
 
     Returns:
-        uint8 or uint16; H x W where the file is grey, else H x W x 3 RGB. Palettes are expanded, alpha is dropped, and an
+        uint8 or uint16; H x W where the file is gray, else H x W x 3 RGB. Palettes are expanded, alpha is dropped, and an
         orientation tag is ignored, because a calibration speaks of the stored pixels.
 
     Raises:
@@ -63,7 +63,7 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
 
     Args:
         path: .png (8 or 16 bit), or another suffix that OpenCV writes (.jpg, .bmp, ...), for 8 bit.
-        image: uint8 or uint16; H x W grey or H x W x 3 RGB.
+        image: uint8 or uint16; H x W gray or H x W x 3 RGB.
 
     Raises:
         InputError: another dtype or shape, no such format, or the file cannot be written.
@@ -72,21 +72,21 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
     if image.dtype != np.uint8 and not (image.dtype == np.uint16 and suffix == ".png"):
         raise InputError(f"{path}: pixels are {image.dtype}, expected uint8 (or uint16 for .png)")
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
-        raise InputError(f"{path}: shape is {image.shape}, expected H x W grey or H x W x 3 RGB")
+        raise InputError(f"{path}: shape is {image.shape}, expected H x W gray or H x W x 3 RGB")
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _write(path, _encode(path, suffix, pixels))
 
 
 def read_disparity_png(path: PathLike) -> np.ndarray:
-    """KITTI disparity map: 16-bit grey PNG, disparity = value / 256, 0 is invalid.
+    """KITTI disparity map: 16-bit gray PNG, disparity = value / 256, 0 is invalid.
 
     Returns:
         float32 H x W, px, x_left - x_right > 0; NaN where invalid.
 
     Raises:
-        InputError: the file cannot be read, is damaged or cut short, or is not a 16-bit grey PNG.
+        InputError: the file cannot be read, is damaged or cut short, or is not a 16-bit gray PNG.
     """
-    values = _read_png16(path, _PNG_GREY, "a KITTI disparity map")
+    values = _read_png16(path, _PNG_GRAY, "a KITTI disparity map")
     disparity = values.astype(np.float32) * np.float32(1 / 256)
     disparity[values == 0] = np.nan
     return disparity
@@ -153,7 +153,7 @@ def write_flow_png(path: PathLike, flow: np.ndarray) -> None:
 
 
 def read_pfm(path: PathLike) -> np.ndarray:
-    """Portable float map, grey or colour, either byte order.
+    """Portable float map, gray or color, either byte order.
 
     Returns:
         float32 H x W ("Pf") or H x W x 3 ("PF"), first row at the top (the file stores the last row first). Values are as
@@ -258,11 +258,11 @@ class _PngHeader:
     width: int
     height: int
     bit_depth: int
-    colour_type: int
+    color_type: int
 
     @property
     def kind(self) -> str:
-        return f"{self.bit_depth}-bit {_PNG_COLOUR_TYPES[self.colour_type]} PNG"
+        return f"{self.bit_depth}-bit {_PNG_COLOR_TYPES[self.color_type]} PNG"
 
 
 def _read(path: PathLike) -> bytes:
@@ -333,23 +333,23 @@ def _encode(path: PathLike, suffix: str, pixels: np.ndarray) -> bytes:
         done = False
     if not done:
         raise InputError(
-            f"{path}: {'grey' if pixels.ndim == 2 else 'colour'} images cannot be written as {suffix!r}, expected .png"
+            f"{path}: {'gray' if pixels.ndim == 2 else 'color'} images cannot be written as {suffix!r}, expected .png"
         )
     return data.tobytes()
 
 
-def _read_png16(path: PathLike, colour_type: int, what: str) -> np.ndarray:
+def _read_png16(path: PathLike, color_type: int, what: str) -> np.ndarray:
     data = _read(path)
-    expected = f"a 16-bit {_PNG_COLOUR_TYPES[colour_type]} PNG, {what}"
+    expected = f"a 16-bit {_PNG_COLOR_TYPES[color_type]} PNG, {what}"
     if not data.startswith(_PNG_SIGNATURE):
         raise InputError(f"{path}: offset 0: found {data[:8]!r}, expected {expected}")
     header = _check_png(path, data)
-    if header.bit_depth != 16 or header.colour_type != colour_type:
+    if header.bit_depth != 16 or header.color_type != color_type:
         raise InputError(f"{path}: found {header.kind}, expected {expected}")
-    colour = cv2.IMREAD_ANYCOLOR if colour_type == _PNG_RGB else cv2.IMREAD_GRAYSCALE
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION | colour
+    color = cv2.IMREAD_ANYCOLOR if color_type == _PNG_RGB else cv2.IMREAD_GRAYSCALE
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION | color
     values = _decode(path, data, flags, (header.height, header.width))
-    if values.dtype != np.uint16 or values.ndim != (3 if colour_type == _PNG_RGB else 2):
+    if values.dtype != np.uint16 or values.ndim != (3 if color_type == _PNG_RGB else 2):
         raise InputError(f"{path}: decodes to {values.dtype} {values.shape}, expected {expected}")
     return values
 
@@ -389,13 +389,13 @@ def _png_header(path: PathLike, chunk: bytes, body: bytes) -> _PngHeader:
         raise InputError(
             f"{path}: offset 8: first PNG chunk is {_quote(chunk)} of {len(body)} bytes, expected IHDR of 13"
         )
-    width, height, bit_depth, colour_type, compression, filtering, interlace = struct.unpack(
+    width, height, bit_depth, color_type, compression, filtering, interlace = struct.unpack(
         ">IIBBBBB", body
     )
     _check_size(path, width, height)
-    if bit_depth not in _PNG_BIT_DEPTHS.get(colour_type, ()):
+    if bit_depth not in _PNG_BIT_DEPTHS.get(color_type, ()):
         raise InputError(
-            f"{path}: offset 24: PNG has bit depth {bit_depth} with colour type {colour_type}, "
+            f"{path}: offset 24: PNG has bit depth {bit_depth} with color type {color_type}, "
             "expected a combination that the PNG specification knows"
         )
     if compression != 0 or filtering != 0 or interlace > 1:
@@ -403,7 +403,7 @@ def _png_header(path: PathLike, chunk: bytes, body: bytes) -> _PngHeader:
             f"{path}: offset 26: PNG has compression {compression}, filter {filtering}, interlace {interlace}, "
             "expected 0, 0, and 0 or 1"
         )
-    return _PngHeader(width, height, bit_depth, colour_type)
+    return _PngHeader(width, height, bit_depth, color_type)
 
 
 def _check_jpeg(path: PathLike, data: bytes) -> tuple[int, int]:

@@ -39,8 +39,8 @@ def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width, height, bit_depth, colour_type, scanlines, interlace=0, extra=b""):
-    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, interlace)
+def png(width, height, bit_depth, color_type, scanlines, interlace=0, extra=b""):
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, color_type, 0, 0, interlace)
     return (
         PNG_SIGNATURE
         + chunk(b"IHDR", header)
@@ -50,7 +50,7 @@ def png(width, height, bit_depth, colour_type, scanlines, interlace=0, extra=b""
     )
 
 
-def grey16_scanlines(values):
+def gray16_scanlines(values):
     return b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
 
@@ -59,7 +59,7 @@ def grey16_scanlines(values):
 
 def test_disparity_png_is_value_over_256_and_0_is_invalid(tmp_path):
     file = tmp_path / "d.png"
-    file.write_bytes(png(4, 1, 16, 0, grey16_scanlines(np.array([[0, 1, 256, 65535]]))))
+    file.write_bytes(png(4, 1, 16, 0, gray16_scanlines(np.array([[0, 1, 256, 65535]]))))
     disparity = read_disparity_png(file)
     assert disparity.dtype == np.float32
     np.testing.assert_array_equal(disparity, [[NAN, 1 / 256, 1, 65535 / 256]])
@@ -68,7 +68,7 @@ def test_disparity_png_is_value_over_256_and_0_is_invalid(tmp_path):
 def test_flow_png_is_value_minus_2_15_over_64_and_the_third_channel_says_valid(tmp_path):
     row = np.array([[[32768, 32768 + 64, 1], [0, 65535, 7], [40000, 40000, 0]]])
     file = tmp_path / "f.png"
-    file.write_bytes(png(3, 1, 16, 2, grey16_scanlines(row.reshape(1, 9))))
+    file.write_bytes(png(3, 1, 16, 2, gray16_scanlines(row.reshape(1, 9))))
     flow = read_flow_png(file)
     assert flow.dtype == np.float32
     np.testing.assert_array_equal(flow, [[[0, 1], [-512, 32767 / 64], [NAN, NAN]]])
@@ -120,9 +120,9 @@ def test_every_16_bit_value_survives_in_disparity_and_flow(tmp_path):
     big_endian=st.booleans(),
 )
 def test_float_formats_round_trip(tmp_path, values, big_endian):
-    grey = values[..., 0]
-    colour = np.concatenate([values, values[..., :1]], axis=2)
-    for image, kind in ((grey, "Pf"), (colour, "PF")):
+    gray = values[..., 0]
+    color = np.concatenate([values, values[..., :1]], axis=2)
+    for image, kind in ((gray, "Pf"), (color, "PF")):
         file = tmp_path / "x.pfm"
         if big_endian:
             header = f"{kind}\n{image.shape[1]} {image.shape[0]}\n1.0\n".encode()
@@ -196,7 +196,7 @@ def test_interlaced_png_is_read(tmp_path):
     values = np.arange(1, 13 * 9 + 1).reshape(9, 13) * 500
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
     scanlines = b"".join(
-        grey16_scanlines(values[row::row_step, column::column_step])
+        gray16_scanlines(values[row::row_step, column::column_step])
         for column, row, column_step, row_step in (*passes, (0, 1, 1, 2))
     )
     (tmp_path / "d.png").write_bytes(png(13, 9, 16, 0, scanlines, interlace=1))
@@ -238,35 +238,35 @@ def test_float_image_is_refused(tmp_path):
 
 # --- what is refused ---------------------------------------------------------------------------------------------------
 
-GREY16 = png(3, 2, 16, 0, grey16_scanlines(np.full((2, 3), 700)))
-GREY8 = png(3, 2, 8, 0, b"\0\1\1\1" * 2)
-RGB16 = png(3, 2, 16, 2, grey16_scanlines(np.full((2, 9), 700)))
+GRAY16 = png(3, 2, 16, 0, gray16_scanlines(np.full((2, 3), 700)))
+GRAY8 = png(3, 2, 8, 0, b"\0\1\1\1" * 2)
+RGB16 = png(3, 2, 16, 2, gray16_scanlines(np.full((2, 9), 700)))
 RGB8 = png(3, 2, 8, 2, (b"\0" + b"\1" * 9) * 2)
 
 
 @pytest.mark.parametrize(
     ("reader", "data", "message"),
     [
-        (read_disparity_png, GREY8, "found 8-bit grey PNG, expected a 16-bit grey PNG"),
-        (read_disparity_png, RGB16, "found 16-bit RGB PNG, expected a 16-bit grey PNG"),
-        (read_flow_png, GREY16, "found 16-bit grey PNG, expected a 16-bit RGB PNG"),
+        (read_disparity_png, GRAY8, "found 8-bit gray PNG, expected a 16-bit gray PNG"),
+        (read_disparity_png, RGB16, "found 16-bit RGB PNG, expected a 16-bit gray PNG"),
+        (read_flow_png, GRAY16, "found 16-bit gray PNG, expected a 16-bit RGB PNG"),
         (read_flow_png, RGB8, "found 8-bit RGB PNG, expected a 16-bit RGB PNG"),
-        (read_disparity_png, jpeg(), "offset 0: found .* expected a 16-bit grey PNG"),
+        (read_disparity_png, jpeg(), "offset 0: found .* expected a 16-bit gray PNG"),
         (read_disparity_png, b"", "offset 0: found b'', expected"),
-        (read_disparity_png, GREY16[:-12], f"offset {len(GREY16) - 12}: PNG is cut short"),
-        (read_disparity_png, GREY16[:50], "offset 50: PNG is cut short"),
-        (read_disparity_png, GREY16[:8], "offset 8: PNG is cut short"),
-        (read_disparity_png, GREY16[:45] + b"?" + GREY16[46:], "offset 33: check sum .*'IDAT'"),
+        (read_disparity_png, GRAY16[:-12], f"offset {len(GRAY16) - 12}: PNG is cut short"),
+        (read_disparity_png, GRAY16[:50], "offset 50: PNG is cut short"),
+        (read_disparity_png, GRAY16[:8], "offset 8: PNG is cut short"),
+        (read_disparity_png, GRAY16[:45] + b"?" + GRAY16[46:], "offset 33: check sum .*'IDAT'"),
         (read_disparity_png, png(0, 2, 16, 0, b""), "header says 0 x 2 px"),
         (read_disparity_png, png(70000, 70000, 16, 0, b"x"), "header says 70000 x 70000 px"),
-        (read_disparity_png, png(3, 2, 16, 3, b""), "bit depth 16 with colour type 3"),
+        (read_disparity_png, png(3, 2, 16, 3, b""), "bit depth 16 with color type 3"),
         (read_disparity_png, png(3, 2, 16, 0, b"", interlace=2), "interlace 2, expected"),
         (read_disparity_png, PNG_SIGNATURE + chunk(b"IEND", b""), "first PNG chunk is 'IEND'"),
-        (read_disparity_png, GREY16[:33] + GREY16[8:], "offset 33: second IHDR"),
+        (read_disparity_png, GRAY16[:33] + GRAY16[8:], "offset 33: second IHDR"),
         (read_disparity_png, png(3, 2, 16, 0, b"\0" * 5), "cannot be decoded"),
         (read_image, b"", "0 bytes .* cannot be decoded"),
         (read_image, b"not an image", "12 bytes beginning with b'not ' cannot be decoded"),
-        (read_image, GREY8[:-20], "PNG is cut short"),
+        (read_image, GRAY8[:-20], "PNG is cut short"),
         (read_image, jpeg()[:-2], f"offset {len(jpeg()) - 2}: JPEG is cut short"),
         (read_image, jpeg()[:-60], "JPEG is cut short"),
         (read_image, jpeg()[:100], "offset 100: JPEG is cut short"),
@@ -355,7 +355,7 @@ def test_arrays_of_another_shape_are_not_written(tmp_path, writer, array):
 
 
 def test_a_format_that_cannot_hold_the_image_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"grey images cannot be written as '\.xyz'"):
+    with pytest.raises(InputError, match=r"gray images cannot be written as '\.xyz'"):
         write_image(tmp_path / "i.xyz", np.ones((2, 2), np.uint8))
     with pytest.raises(InputError, match="pixels are uint16, expected uint8"):
         write_image(tmp_path / "i.jpg", np.ones((2, 2), np.uint16))
@@ -377,14 +377,14 @@ def with_right_check_sums(data):
 
 def seeds():
     rng = np.random.default_rng(3)
-    grey8 = rng.integers(0, 255, (9, 11), dtype=np.uint8)
+    gray8 = rng.integers(0, 255, (9, 11), dtype=np.uint8)
     flow = rng.normal(0, 20, (9, 11, 2)).astype("<f4")
-    yield read_disparity_png, png(11, 9, 16, 0, grey16_scanlines(grey8.astype(np.uint16) * 200))
-    yield read_flow_png, png(3, 9, 16, 2, grey16_scanlines(grey8[:, :9].astype(np.uint16) * 200))
-    yield read_image, cv2.imencode(".png", grey8)[1].tobytes()
-    yield read_image, cv2.imencode(".jpg", grey8)[1].tobytes()
-    yield read_image, cv2.imencode(".pgm", grey8)[1].tobytes()
-    yield read_image, cv2.imencode(".bmp", grey8)[1].tobytes()
+    yield read_disparity_png, png(11, 9, 16, 0, gray16_scanlines(gray8.astype(np.uint16) * 200))
+    yield read_flow_png, png(3, 9, 16, 2, gray16_scanlines(gray8[:, :9].astype(np.uint16) * 200))
+    yield read_image, cv2.imencode(".png", gray8)[1].tobytes()
+    yield read_image, cv2.imencode(".jpg", gray8)[1].tobytes()
+    yield read_image, cv2.imencode(".pgm", gray8)[1].tobytes()
+    yield read_image, cv2.imencode(".bmp", gray8)[1].tobytes()
     yield read_pfm, b"Pf\n11 9\n-1.0\n" + flow[..., 0].tobytes()
     yield read_pfm, b"PF\n2 1\n1.0\n" + flow[0, :3].tobytes()
     yield read_flo, b"PIEH" + struct.pack("<ii", 11, 9) + flow.tobytes()

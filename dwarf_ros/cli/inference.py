@@ -61,7 +61,7 @@ def _infer(options: argparse.Namespace) -> int:
             )
     camera = None
     if options.calib is not None:
-        camera = read_calibration(options.calib, width, height, colour=images[0].ndim == 3)
+        camera = read_calibration(options.calib, width, height, color=images[0].ndim == 3)
     previous = StereoFrame(images[0], images[1], camera=camera)
     current = StereoFrame(images[2], images[3], camera=camera)
     estimator = load(shared.choose(options))

@@ -1,7 +1,4 @@
-"""Records what the node publishes in a bag, and counts what arrived.
-
-Run it as ``python -m dwarf_ros.live.recorder OUT [--expected N] [--idle-timeout S] [--reference NAME] [--ros-args ...]``.
-"""
+"""Records what the node publishes in a bag, and counts what arrived."""
 
 from __future__ import annotations
 
@@ -94,7 +91,7 @@ class BagRecorder:
         self._thread.start()
 
     def add(self, topic: str, time_ns: int, message: bytes | memoryview) -> None:
-        """Write a serialised message; waits while the disk is too slow."""
+        """Write a serialized message; waits while the disk is too slow."""
         self._queue.put((topic, time_ns, message))
 
     def close(self) -> None:
@@ -290,7 +287,7 @@ class Recorder:
         if len(self._infos) < 2:
             raise InputError("camera_info: none yet, expected one of each camera")
         camera = camera_from_messages(self._infos["left"], self._infos["right"])
-        dt = (self._neighbour(stamp) - stamp) * 1e-9
+        dt = (self._neighbor(stamp) - stamp) * 1e-9
         disparity = bridge().imgmsg_to_cv2(parts["disparity"].image)
         unknown = np.float32(np.nan)
         disparity = np.where(
@@ -318,7 +315,7 @@ class Recorder:
             frame_id=cloud.header.frame_id,
         )
 
-    def _neighbour(self, stamp: int) -> int:
+    def _neighbor(self, stamp: int) -> int:
         """Stamp of the frame after the reference, or before it where the reference is the newer one."""
         stamps = sorted(set(self._frame_stamps))
         index = (

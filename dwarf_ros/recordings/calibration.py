@@ -56,16 +56,16 @@ class Calibration:
         return -np.linalg.solve(self.left[:, :3], self.left[:, 3])
 
 
-def read_calibration(file: Path, width: int, height: int, colour: bool) -> StereoCamera:
+def read_calibration(file: Path, width: int, height: int, color: bool) -> StereoCamera:
     """Stereo camera of a pair of images of width x height px; `load_calibration` says which files are read.
 
     Raises:
         InputError: as `load_calibration`, or the calibration is for another image size.
     """
-    return load_calibration(file, colour).camera(width, height)
+    return load_calibration(file, color).camera(width, height)
 
 
-def load_calibration(file: Path, colour: bool) -> Calibration:
+def load_calibration(file: Path, color: bool) -> Calibration:
     """Projection matrices of a stereo pair from one file.
 
     Read are KITTI's odometry calib.txt and 2012 calib/NNNNNN.txt (rows ``P0:`` .. ``P3:``, or rows of 12 numbers without
@@ -75,7 +75,7 @@ def load_calibration(file: Path, colour: bool) -> Calibration:
 
     Args:
         file: the calibration.
-        colour: in a KITTI file with four cameras, take the colour pair (2 and 3), not the grey one (0 and 1). A file
+        color: in a KITTI file with four cameras, take the color pair (2 and 3), not the gray one (0 and 1). A file
             with just two cameras has only one pair to take.
 
     Raises:
@@ -86,7 +86,7 @@ def load_calibration(file: Path, colour: bool) -> Calibration:
     if file.suffix.lower() in (".yaml", ".yml"):
         calibration = _from_ros_yaml(file)
     else:
-        calibration = _from_kitti_text(file, colour)
+        calibration = _from_kitti_text(file, color)
     calibration.camera(*(calibration.size or (1, 1)))
     for matrix in (calibration.left, calibration.right):
         if not np.array_equal(matrix[2, :3], (0, 0, 1)):
@@ -102,7 +102,7 @@ def _read_text(file: Path) -> str:
             raise InputError(
                 f"{file}: {file.stat().st_size} bytes long, expected a calibration text file of at most 1 MiB"
             )
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(
             f"{file}: {error.strerror or error}, expected a calibration file"
@@ -118,7 +118,7 @@ def _floats(values: list[Any]) -> list[float] | None:
         return None
 
 
-def _from_kitti_text(file: Path, colour: bool) -> Calibration:
+def _from_kitti_text(file: Path, color: bool) -> Calibration:
     named: dict[int, np.ndarray] = {}
     unnamed: list[np.ndarray] = []
     sizes: dict[int, tuple[int, int]] = {}
@@ -171,7 +171,7 @@ def _from_kitti_text(file: Path, colour: bool) -> Calibration:
         raise InputError(
             f"{file}: no projection matrix, expected rows P0 to P3 or P_rect_00 to P_rect_03 of 12 numbers"
         )
-    pair = (2, 3) if colour and len(named) > 2 else (0, 1)
+    pair = (2, 3) if color and len(named) > 2 else (0, 1)
     if len(named) == 2:
         pair = tuple(sorted(named))  # type: ignore[assignment]
     missing = [f"P{index}" for index in pair if index not in named]

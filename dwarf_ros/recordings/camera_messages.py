@@ -14,8 +14,8 @@ import numpy as np
 
 from dwarf_ros.types import InputError, StereoCamera
 
-# Bytes a pixel and the conversion to grey or RGB. An 8UC3 image says nothing of its channels' order: OpenCV's is assumed.
-_COLOUR_CONVERSIONS: dict[str, tuple[int, int | None]] = {
+# Bytes a pixel and the conversion to gray or RGB. An 8UC3 image says nothing of its channels' order: OpenCV's is assumed.
+_COLOR_CONVERSIONS: dict[str, tuple[int, int | None]] = {
     "mono8": (1, None),
     "8UC1": (1, None),
     "mono16": (2, None),
@@ -35,8 +35,8 @@ _COLOUR_CONVERSIONS: dict[str, tuple[int, int | None]] = {
     "bayer_gbrg16": (2, cv2.COLOR_BayerGR2RGB),
     "bayer_grbg16": (2, cv2.COLOR_BayerGB2RGB),
 }
-_SIXTEEN_BIT = ("mono16", "16UC1", *(name for name in _COLOUR_CONVERSIONS if name[-2:] == "16"))
-IMAGE_ENCODINGS = tuple(_COLOUR_CONVERSIONS)
+_SIXTEEN_BIT = ("mono16", "16UC1", *(name for name in _COLOR_CONVERSIONS if name[-2:] == "16"))
+IMAGE_ENCODINGS = tuple(_COLOR_CONVERSIONS)
 
 
 class ImageMessage(Protocol):
@@ -76,7 +76,7 @@ def image_from_message(msg: ImageMessage, name: str = "image") -> np.ndarray:
         name: what an error calls it, usually the topic.
 
     Returns:
-        uint8 or uint16; grey H x W, or RGB H x W x 3 (Bayer mosaics are interpolated, alpha is dropped).
+        uint8 or uint16; gray H x W, or RGB H x W x 3 (Bayer mosaics are interpolated, alpha is dropped).
 
     Raises:
         InputError: another encoding, no pixels, a row step too small for the width, or less data than rows.
@@ -85,7 +85,7 @@ def image_from_message(msg: ImageMessage, name: str = "image") -> np.ndarray:
         raise InputError(
             f"{name}: encoding is {msg.encoding[:40]!r}, expected one of {', '.join(IMAGE_ENCODINGS)}"
         )
-    pixel_bytes, conversion = _COLOUR_CONVERSIONS[msg.encoding]
+    pixel_bytes, conversion = _COLOR_CONVERSIONS[msg.encoding]
     row_bytes = msg.width * pixel_bytes
     if msg.width == 0 or msg.height == 0:
         raise InputError(
@@ -156,7 +156,7 @@ def compressed_image_size(data: Any, name: str = "image") -> tuple[int, int]:
     return width, height
 
 
-# A JPEG's size may come after pictures and colour profiles that are embedded in it.
+# A JPEG's size may come after pictures and color profiles that are embedded in it.
 _LONGEST_HEADER = 1 << 20
 _MOST_PIXELS = 1 << 26
 
@@ -186,7 +186,7 @@ def image_from_compressed(msg: CompressedImageMessage, name: str = "image") -> n
         As of `image_from_message`.
 
     Raises:
-        InputError: no JPEG or PNG, one that is damaged, or of other pixels than 8 or 16 bit grey or colour.
+        InputError: no JPEG or PNG, one that is damaged, or of other pixels than 8 or 16 bit gray or color.
     """
     compressed_image_size(msg.data, name)
     try:
@@ -202,7 +202,7 @@ def image_from_compressed(msg: CompressedImageMessage, name: str = "image") -> n
     )
     encoding = msg.format.split(";")[0].strip()
     if pixels.ndim == 2 and encoding.startswith("bayer_"):
-        conversion = _COLOUR_CONVERSIONS.get(encoding, (1, None))[1]
+        conversion = _COLOR_CONVERSIONS.get(encoding, (1, None))[1]
     return pixels if conversion is None else _converted(pixels, conversion, encoding, name)
 
 

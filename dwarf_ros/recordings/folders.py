@@ -25,12 +25,12 @@ FRAME_ID = "left_camera_optical_frame"
 _PERIOD = 100_000_000
 """Time between frames where a layout has no times: 10 Hz, as KITTI's cameras, ns."""
 
-_SCENE_GAP = 10_000_000_000
+_BETWEEN_SCENES = 10_000_000_000
 """From the last frame of a scene to the first of the next, ns: too far apart to be taken for consecutive frames."""
 
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"}
 
-# Left and right folder, and whether they are the colour pair (None: the images themselves tell). Colour comes first.
+# Left and right folder, and whether they are the color pair (None: the images themselves tell). Color comes first.
 _PAIRS: tuple[tuple[str, str, bool | None], ...] = (
     ("image_02/data", "image_03/data", True),
     ("image_2", "image_3", True),
@@ -81,7 +81,7 @@ class _FolderFrameReader:
 def open_folder(source: Path) -> Recording:
     """Open a folder of stereo images with their calibration.
 
-    Recognised, the colour pair where there is a grey one too:
+    Recognized, the color pair where there is a gray one too:
 
     - a KITTI odometry sequence: ``image_2/ image_3/`` or ``image_0/ image_1/``, ``calib.txt``, ``times.txt`` (s; where it is
       absent, 10 Hz by file number), poses in ``poses.txt`` or, as released, in ``../../poses/NN.txt``;
@@ -109,14 +109,14 @@ def open_folder(source: Path) -> Recording:
         ) from None
 
 
-def open_scenes(source: Path, left: str, right: str, colour: bool) -> Recording:
+def open_scenes(source: Path, left: str, right: str, color: bool) -> Recording:
     """Open the KITTI 2012 or 2015 scenes of a folder that may hold more than one pair of cameras, as `open_folder` does.
 
     Args:
         source: training/ or testing/.
         left: folder of the left images in it, e.g. "image_2".
         right: folder of the right images in it.
-        colour: whether these are the colour cameras.
+        color: whether these are the color cameras.
 
     Raises:
         InputError: as `open_folder`, or an image is not named as one of a scene (000010_10.png).
@@ -127,7 +127,7 @@ def open_scenes(source: Path, left: str, right: str, colour: bool) -> Recording:
             raise InputError(
                 f"{file}: not a frame of a scene, expected a name such as 000010_10.png"
             )
-    return _open_scenes(source, left_files, right_files, colour)
+    return _open_scenes(source, left_files, right_files, color)
 
 
 def _open(source: Path) -> Recording:
@@ -143,18 +143,18 @@ def _open(source: Path) -> Recording:
                 return _open(source / part)
         raise InputError(f"{source}: unknown layout, expected {_KNOWN_LAYOUTS}")
     left_files, right_files = _partners(source / pair[0], source / pair[1])
-    colour = pair[2]
+    color = pair[2]
     if all(SCENE_NAME.fullmatch(file.stem) for file in left_files):
-        return _open_scenes(source, left_files, right_files, bool(colour))
-    return _open_single(source, left_files, right_files, colour)
+        return _open_scenes(source, left_files, right_files, bool(color))
+    return _open_single(source, left_files, right_files, color)
 
 
 def _find_pair(source: Path) -> tuple[str, str, bool | None] | None:
     halves: list[tuple[str, str]] = []
-    for left, right, colour in _PAIRS:
+    for left, right, color in _PAIRS:
         present = [(source / folder).is_dir() for folder in (left, right)]
         if all(present):
-            return left, right, colour
+            return left, right, color
         if any(present):
             halves.append((left, right) if present[0] else (right, left))
     if halves:
@@ -206,7 +206,7 @@ def _check_partners(
 
 
 def _open_scenes(
-    source: Path, left_files: list[Path], right_files: list[Path], colour: bool
+    source: Path, left_files: list[Path], right_files: list[Path], color: bool
 ) -> Recording:
     stamps: list[int] = []
     scenes: list[int] = []
@@ -216,30 +216,30 @@ def _open_scenes(
         name, number = file.stem.split("_")
         time = int(number) * _PERIOD
         if name != scene_name:
-            calibrations.append(_scene_calibration(source, name, colour))
-            start = stamps[-1] + _SCENE_GAP - time if stamps else 0
+            calibrations.append(_scene_calibration(source, name, color))
+            start = stamps[-1] + _BETWEEN_SCENES - time if stamps else 0
             scene_name = name
         stamps.append(start + time)
         scenes.append(len(calibrations) - 1)
     return _recording(source, left_files, right_files, stamps, scenes, calibrations)
 
 
-def _scene_calibration(source: Path, scene: str, colour: bool) -> Calibration:
+def _scene_calibration(source: Path, scene: str, color: bool) -> Calibration:
     candidates = [source / folder / f"{scene}.txt" for folder in ("calib_cam_to_cam", "calib")]
     for file in candidates:
         if file.is_file():
-            return load_calibration(file, colour)
+            return load_calibration(file, color)
     raise InputError(
         f"{source}: no calibration of scene {scene}, expected {candidates[0]} (2015) or {candidates[1]} (2012)"
     )
 
 
 def _open_single(
-    source: Path, left_files: list[Path], right_files: list[Path], colour: bool | None
+    source: Path, left_files: list[Path], right_files: list[Path], color: bool | None
 ) -> Recording:
-    if colour is None:
-        colour = read_image(left_files[0]).ndim == 3
-    calibration = _single_calibration(source, colour)
+    if color is None:
+        color = read_image(left_files[0]).ndim == 3
+    calibration = _single_calibration(source, color)
     times = source / "times.txt"
     timestamps = left_files[0].parent.parent / "timestamps.txt"
     numbers = _numbers(left_files)
@@ -286,19 +286,27 @@ def _recording(
     )
 
 
-def _single_calibration(source: Path, colour: bool) -> Calibration:
+def _single_calibration(source: Path, color: bool) -> Calibration:
     if (source / "left.yaml").is_file():
-        return load_calibration(source / "left.yaml", colour)
+        return load_calibration(source / "left.yaml", color)
     candidates = [source / "calib.txt", source / "calib_cam_to_cam.txt"]
-    raw = source.resolve().parent / "calib_cam_to_cam.txt"
+    # The folder above the path as it is given, which may be a link, and above what it leads to.
+    above = [
+        path / "calib_cam_to_cam.txt"
+        for path in (source.absolute().parent, source.resolve().parent)
+    ]
     if (source / "image_02").is_dir() or (source / "image_00").is_dir():
-        candidates = [candidates[1], raw]
+        candidates = [candidates[1], *above]
     for file in candidates:
         if file.is_file():
-            return load_calibration(file, colour)
+            return load_calibration(file, color)
     raise InputError(
         f"{source}: no calibration, expected "
-        + (str(raw) if raw in candidates else "calib.txt, or left.yaml and right.yaml, in it")
+        + (
+            str(above[0])
+            if above[0] in candidates
+            else "calib.txt, or left.yaml and right.yaml, in it"
+        )
     )
 
 
@@ -325,7 +333,7 @@ def _pick(
 
 def _read_lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}, expected a text file") from None
     except UnicodeDecodeError:
@@ -369,11 +377,14 @@ def _read_timestamps(file: Path) -> list[int]:
 
 def _find_poses(source: Path) -> Path | None:
     inside = source / "poses.txt"
-    resolved = source.resolve()
-    released = resolved.parent.parent / "poses" / f"{resolved.name}.txt"
     if inside.is_file():
         return inside
-    return released if resolved.parent.name == "sequences" and released.is_file() else None
+    # As it is given, which may be a link, and what it leads to.
+    for folder in (source.absolute(), source.resolve()):
+        released = folder.parent.parent / "poses" / f"{folder.name}.txt"
+        if folder.parent.name == "sequences" and released.is_file():
+            return released
+    return None
 
 
 def _read_poses(file: Path) -> np.ndarray:
@@ -398,4 +409,4 @@ def _size(image: np.ndarray) -> str:
 
 
 def _kind(image: np.ndarray) -> str:
-    return f"{8 * image.itemsize}-bit {'grey' if image.ndim == 2 else 'colour'}"
+    return f"{8 * image.itemsize}-bit {'gray' if image.ndim == 2 else 'color'}"

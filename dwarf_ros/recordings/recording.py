@@ -67,7 +67,7 @@ class Recording:
         """Left and right image of frame `index` as they were recorded, and their camera.
 
         Returns:
-            uint8 or uint16; H x W where they are grey, H x W x 3 RGB where they have color.
+            uint8 or uint16; H x W where they are gray, H x W x 3 RGB where they have color.
 
         Raises:
             IndexError: no such frame.

@@ -53,9 +53,7 @@ class TruthFolder:
                 maps[region] = Maps(**values)
         objects = None if self.objects is None else read_image(self.objects / name)
         if objects is not None and objects.ndim != 2:
-            raise InputError(
-                f"{self.objects}/{name}: is a colour image, expected a grey object map"
-            )
+            raise InputError(f"{self.objects}/{name}: is a color image, expected a gray object map")
         return SampleTruth(maps.get("occ") or maps["noc"], maps.get("noc"), objects)
 
 

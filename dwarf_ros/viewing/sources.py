@@ -34,7 +34,7 @@ def open_results(
     Args:
         source: a folder with disp_0, disp_1 and flow; or a bag or folder of images that `open_recording` reads. From a bag
             that holds what the node published on `estimate`, that is taken, unless an estimator is given.
-        images: the images that a folder of results is of, as `open_recording` reads them; adds the left image, metres and
+        images: the images that a folder of results is of, as `open_recording` reads them; adds the left image, meters and
             times.
         ground_truth: in KITTI's layout, for some or all of the results.
         choice: the estimator to run; not used for a folder of results. None: the default one, where nothing is recorded.

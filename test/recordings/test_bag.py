@@ -114,7 +114,7 @@ def test_what_is_written_is_read_back(tmp_path, storage, kind):
             bag.read(5)
 
 
-def test_colour_of_16_bits_becomes_8(tmp_path):
+def test_color_of_16_bits_becomes_8(tmp_path):
     create_bag(Source("rgb16"), tmp_path / "bag")
     left, right, _ = open_bag(tmp_path / "bag").read(1)
     expected = Source("rgb16").read(1)

@@ -21,8 +21,8 @@ def row(values: list[float]) -> str:
 
 
 FOUR = [projection(0.0), projection(-386.0), projection(45.0), projection(-339.0)]
-GREY_BASELINE = 386.0 / 720.0
-COLOUR_BASELINE = (45.0 + 339.0) / 720.0
+GRAY_BASELINE = 386.0 / 720.0
+COLOR_BASELINE = (45.0 + 339.0) / 720.0
 
 
 def kitti_text(names: list[str], matrices: list[list[float]]) -> str:
@@ -39,9 +39,9 @@ def camera_info(tx: float, width: int = 1242, height: int = 375) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("colour", "baseline"),
-    [(False, GREY_BASELINE), (True, COLOUR_BASELINE)],
-    ids=["grey", "colour"],
+    ("color", "baseline"),
+    [(False, GRAY_BASELINE), (True, COLOR_BASELINE)],
+    ids=["gray", "color"],
 )
 @pytest.mark.parametrize(
     "text",
@@ -54,32 +54,32 @@ def camera_info(tx: float, width: int = 1242, height: int = 375) -> dict:
     ],
     ids=["odometry", "bare rows", "cam_to_cam"],
 )
-def test_every_kitti_format_gives_the_pair_that_was_asked_for(tmp_path, text, colour, baseline):
+def test_every_kitti_format_gives_the_pair_that_was_asked_for(tmp_path, text, color, baseline):
     file = tmp_path / "calib.txt"
     file.write_text(text)
-    camera = read_calibration(file, 1242, 375, colour)
+    camera = read_calibration(file, 1242, 375, color)
     assert camera.baseline == pytest.approx(baseline, rel=1e-9)
     assert (camera.fx, camera.cx, camera.cy, camera.cx_right) == (720.0, 600.0, 180.0, 600.0)
     assert (camera.width, camera.height) == (1242, 375)
 
 
 @pytest.mark.parametrize("names", [["P0", "P1"], ["P2", "P3"], ["P_rect_02", "P_rect_03"]])
-@pytest.mark.parametrize("colour", [False, True])
-def test_a_file_with_two_cameras_has_one_pair(tmp_path, names, colour):
+@pytest.mark.parametrize("color", [False, True])
+def test_a_file_with_two_cameras_has_one_pair(tmp_path, names, color):
     file = tmp_path / "000027.txt"
     file.write_text(kitti_text(names, FOUR[:2]))
-    assert read_calibration(file, 10, 10, colour).baseline == pytest.approx(GREY_BASELINE)
+    assert read_calibration(file, 10, 10, color).baseline == pytest.approx(GRAY_BASELINE)
 
 
 def test_ros_yaml_takes_the_right_camera_beside_the_left(tmp_path):
     left, right = tmp_path / "stereo_left.yaml", tmp_path / "stereo_right.yaml"
     left.write_text(yaml.safe_dump(camera_info(0.0)))
     right.write_text(yaml.safe_dump(camera_info(-144.0)))
-    assert read_calibration(left, 1242, 375, colour=True) == StereoCamera(
+    assert read_calibration(left, 1242, 375, color=True) == StereoCamera(
         720.0, 720.0, 600.0, 180.0, 600.0, 0.2, 1242, 375
     )
     with pytest.raises(InputError, match=r"stereo_left\.yaml: .* 1242 x 375 px, but .* 640 x 480"):
-        read_calibration(left, 640, 480, colour=True)
+        read_calibration(left, 640, 480, color=True)
 
 
 def test_the_left_offset_is_where_the_camera_is(tmp_path):
@@ -115,7 +115,7 @@ def test_a_broken_kitti_file_is_one_line_that_names_it(tmp_path, text, expected)
     file = tmp_path / "calib.txt"
     file.write_text(text)
     with pytest.raises(InputError, match=expected) as raised:
-        read_calibration(file, 1242, 375, colour=True)
+        read_calibration(file, 1242, 375, color=True)
     assert str(raised.value).startswith(str(file))
     assert "\n" not in str(raised.value)
 
@@ -139,7 +139,7 @@ def test_a_broken_yaml_pair_is_one_line_that_names_the_file(tmp_path, left, righ
             text = content if isinstance(content, str) else yaml.safe_dump(content)
             (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=expected) as raised:
-        read_calibration(tmp_path / "left.yaml", 1242, 375, colour=False)
+        read_calibration(tmp_path / "left.yaml", 1242, 375, color=False)
     assert "\n" not in str(raised.value)
 
 
@@ -158,7 +158,7 @@ def test_what_is_no_calibration_file_at_all(tmp_path):
         (only, "no 'left' in the file's name"),
     ]:
         with pytest.raises(InputError, match=expected):
-            read_calibration(file, 10, 10, colour=False)
+            read_calibration(file, 10, 10, color=False)
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
@@ -176,7 +176,7 @@ def test_a_damaged_file_is_a_camera_or_an_input_error(tmp_path_factory, data):
     end = data.draw(st.integers(start, len(content)))
     file.write_bytes(content[:start] + data.draw(st.binary(max_size=8)) + content[end:])
     try:
-        outcome: StereoCamera | InputError = read_calibration(file, 1242, 375, colour=True)
+        outcome: StereoCamera | InputError = read_calibration(file, 1242, 375, color=True)
     except InputError as error:
         outcome = error
     if isinstance(outcome, StereoCamera):
@@ -187,7 +187,7 @@ def test_a_damaged_file_is_a_camera_or_an_input_error(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "colour", "baseline"),
+    ("name", "file", "color", "baseline"),
     [
         ("kitti_odometry", "calib.txt", False, 0.5372),
         ("kitti2012", "training/calib/000027.txt", False, 0.5372),
@@ -195,6 +195,6 @@ def test_a_damaged_file_is_a_camera_or_an_input_error(tmp_path_factory, data):
         ("kitti2015_color", "training/calib_cam_to_cam/000010.txt", False, 0.5372),
     ],
 )
-def test_real_calibrations(real_data, name, file, colour, baseline):
+def test_real_calibrations(real_data, name, file, color, baseline):
     path: Path = real_data(name) / file
-    assert read_calibration(path, 1242, 375, colour).baseline == pytest.approx(baseline, abs=5e-5)
+    assert read_calibration(path, 1242, 375, color).baseline == pytest.approx(baseline, abs=5e-5)

@@ -16,8 +16,8 @@ from dwarf_ros.types import InputError
 WIDTH, HEIGHT = 24, 16
 FOCAL = 20.0
 OFFSETS = (0.0, -10.0, 2.0, -8.0)
-GREY_BASELINE = 10.0 / FOCAL
-COLOUR_BASELINE = (2.0 + 8.0) / FOCAL
+GRAY_BASELINE = 10.0 / FOCAL
+COLOR_BASELINE = (2.0 + 8.0) / FOCAL
 MS = 1_000_000
 
 
@@ -31,28 +31,28 @@ def write_calibration(file: Path, prefix: str = "P", cameras: int = 4) -> None:
     file.write_text("".join(f"{prefix}{i}: {row}\n" for i, row in enumerate(rows)))
 
 
-def image(seed: int, colour: bool, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    shape = (height, width, 3) if colour else (height, width)
+def image(seed: int, color: bool, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    shape = (height, width, 3) if color else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def write_pair(
-    root: Path, folders: tuple[str, str], names: list[str], colour: bool, width: int = WIDTH
+    root: Path, folders: tuple[str, str], names: list[str], color: bool, width: int = WIDTH
 ) -> None:
     for side, folder in enumerate(folders):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for index, name in enumerate(names):
-            write_image(root / folder / name, image(2 * index + side, colour, width))
+            write_image(root / folder / name, image(2 * index + side, color, width))
 
 
 def numbered(count: int, digits: int = 6) -> list[str]:
     return [f"{i:0{digits}d}.png" for i in range(count)]
 
 
-def odometry(root: Path, frames: int = 3, colour: bool = True, grey: bool = False) -> Path:
-    if colour:
+def odometry(root: Path, frames: int = 3, color: bool = True, gray: bool = False) -> Path:
+    if color:
         write_pair(root, ("image_2", "image_3"), numbered(frames), True)
-    if grey:
+    if gray:
         write_pair(root, ("image_0", "image_1"), numbered(frames), False)
     write_calibration(root / "calib.txt")
     return root
@@ -65,7 +65,7 @@ def plain(root: Path, frames: int = 3) -> Path:
 
 
 def test_kitti_odometry(tmp_path):
-    root = odometry(tmp_path / "dataset" / "sequences" / "07", grey=True)
+    root = odometry(tmp_path / "dataset" / "sequences" / "07", gray=True)
     (root / "times.txt").write_text("0.000000e+00\n1.036224e-01\n2.072830e-01\n")
     pose = "1 0 0 {x} 0 1 0 0 0 0 1 {z}\n"
     (tmp_path / "dataset" / "poses").mkdir()
@@ -81,25 +81,47 @@ def test_kitti_odometry(tmp_path):
     np.testing.assert_array_equal(frame.right, image(3, True))
     assert (frame.stamp, frame.frame_id) == (103_622_400, FRAME_ID)
     assert frame.camera is not None
-    assert frame.camera.baseline == pytest.approx(COLOUR_BASELINE)
+    assert frame.camera.baseline == pytest.approx(COLOR_BASELINE)
     assert (frame.camera.width, frame.camera.height) == (WIDTH, HEIGHT)
     # The file's poses are of camera 0; camera 2 looks on from 2 / 20 m to its left.
     assert sequence.poses is not None
     np.testing.assert_allclose(sequence.poses[2][:3, 3], [-0.1, 0, 2])
 
 
+def test_a_linked_sequence_keeps_its_poses_whether_they_lie_beside_the_link_or_its_target(tmp_path):
+    pose = "".join(f"1 0 0 {i} 0 1 0 0 0 0 1 0\n" for i in range(3))
+    for real, link in (("a/sequences/07", "elsewhere"), ("store", "b/sequences/07")):
+        root = odometry(tmp_path / real)
+        (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / link).symlink_to(root)
+        file = tmp_path / ("a" if "sequences" in real else "b") / "poses" / "07.txt"
+        file.parent.mkdir()
+        file.write_text(pose)
+        assert open_recording(tmp_path / link).poses is not None
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    root = odometry(tmp_path, color=False, gray=True)
+    (root / "times.txt").write_text("0.5\n1\n2\n")
+    for name in ("calib.txt", "times.txt"):
+        (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes())
+    sequence = open_recording(root)
+    assert sequence.stamps[0] == 500 * MS
+    assert sequence[0].camera.baseline == pytest.approx(GRAY_BASELINE)
+
+
 def test_kitti_odometry_without_times_goes_by_file_number(tmp_path):
-    root = odometry(tmp_path, frames=5, colour=False, grey=True)
+    root = odometry(tmp_path, frames=5, color=False, gray=True)
     for side in ("image_0", "image_1"):
         (root / side / "000002.png").unlink()
     sequence = open_recording(root)
     assert sequence.stamps == [0, 100 * MS, 300 * MS, 400 * MS]
     assert sequence.poses is None
-    assert sequence[0].camera.baseline == pytest.approx(GREY_BASELINE)
+    assert sequence[0].camera.baseline == pytest.approx(GRAY_BASELINE)
 
 
 def test_a_part_of_a_sequence_keeps_its_own_times_and_poses(tmp_path):
-    root = odometry(tmp_path, frames=6, colour=False, grey=True)
+    root = odometry(tmp_path, frames=6, color=False, gray=True)
     (root / "times.txt").write_text("".join(f"{i * i / 8}\n" for i in range(6)))
     (root / "poses.txt").write_text("".join(f"1 0 0 0 0 1 0 0 0 0 1 {i}\n" for i in range(6)))
     for name in ("000000.png", "000003.png"):
@@ -114,17 +136,15 @@ def test_a_part_of_a_sequence_keeps_its_own_times_and_poses(tmp_path):
 @pytest.mark.parametrize("cameras", [("00", "01"), ("02", "03")])
 def test_kitti_raw_drive(tmp_path, cameras):
     root = tmp_path / "2011_09_26" / "2011_09_26_drive_0001_sync"
-    colour = cameras == ("02", "03")
-    write_pair(root, tuple(f"image_{c}/data" for c in cameras), numbered(3, 10), colour)
+    color = cameras == ("02", "03")
+    write_pair(root, tuple(f"image_{c}/data" for c in cameras), numbered(3, 10), color)
     write_calibration(root.parent / "calib_cam_to_cam.txt", "P_rect_0")
     (root / f"image_{cameras[0]}" / "timestamps.txt").write_text(
         "2011-09-26 13:02:59.964389445\n2011-09-26 13:03:00.067990\n2011-09-26 13:03:00.171\n"
     )
     sequence = open_recording(root)
     assert np.diff(sequence.stamps).tolist() == [103_600_555, 103_010_000]
-    assert sequence[2].camera.baseline == pytest.approx(
-        COLOUR_BASELINE if colour else GREY_BASELINE
-    )
+    assert sequence[2].camera.baseline == pytest.approx(COLOR_BASELINE if color else GRAY_BASELINE)
 
 
 def test_a_long_scene_has_frames_of_three_digits(tmp_path):
@@ -145,19 +165,19 @@ def test_a_long_scene_has_frames_of_three_digits(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "calibration", "baseline"),
     [
-        (("image_0", "image_1"), "calib", GREY_BASELINE),
-        (("colored_0", "colored_1"), "calib", COLOUR_BASELINE),
-        (("image_2", "image_3"), "calib_cam_to_cam", COLOUR_BASELINE),
+        (("image_0", "image_1"), "calib", GRAY_BASELINE),
+        (("colored_0", "colored_1"), "calib", COLOR_BASELINE),
+        (("image_2", "image_3"), "calib_cam_to_cam", COLOR_BASELINE),
     ],
-    ids=["2012 grey", "2012 colour", "2015"],
+    ids=["2012 gray", "2012 color", "2015"],
 )
 def test_kitti_scenes(tmp_path, folders, calibration, baseline):
     """Each scene has its own size and camera, and no frame is near another scene's in time."""
     root = tmp_path / "training"
-    colour = folders[0] != "image_0"
+    color = folders[0] != "image_0"
     names = ["000003_09.png", "000003_10.png", "000003_11.png"]
-    write_pair(root, folders, names, colour)
-    write_pair(root, folders, ["000140_00.png", "000140_20.png"], colour, width=WIDTH + 2)
+    write_pair(root, folders, names, color)
+    write_pair(root, folders, ["000140_00.png", "000140_20.png"], color, width=WIDTH + 2)
     for scene in ("000003", "000140"):
         prefix = "P" if calibration == "calib" else "P_rect_0"
         write_calibration(root / calibration / f"{scene}.txt", prefix)
@@ -203,11 +223,11 @@ def test_plain_folders_with_ros_calibrations(tmp_path, folders):
     assert sequence[0].left.shape == (HEIGHT, WIDTH, 3)
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_plain_images_tell_which_pair_of_four_cameras_is_theirs(tmp_path, colour):
-    write_pair(tmp_path, ("left", "right"), numbered(1), colour)
+@pytest.mark.parametrize("color", [False, True])
+def test_plain_images_tell_which_pair_of_four_cameras_is_theirs(tmp_path, color):
+    write_pair(tmp_path, ("left", "right"), numbered(1), color)
     write_calibration(tmp_path / "calib.txt")
-    expected = COLOUR_BASELINE if colour else GREY_BASELINE
+    expected = COLOR_BASELINE if color else GRAY_BASELINE
     assert open_recording(tmp_path)[0].camera.baseline == pytest.approx(expected)
 
 
@@ -344,7 +364,7 @@ def test_images_that_do_not_belong_together(tmp_path):
     ):
         sequence[0]
     with pytest.raises(
-        InputError, match=r"right/000001\.png: image is 8-bit grey, expected 8-bit c"
+        InputError, match=r"right/000001\.png: image is 8-bit gray, expected 8-bit c"
     ):
         sequence[1]
 

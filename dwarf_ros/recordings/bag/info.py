@@ -282,7 +282,7 @@ def _notes(info: BagInfo, index: Index) -> list[str]:
 
 
 def print_bag_info(info: BagInfo, file: TextIO | None = None) -> None:
-    """Print a bag's information as text, on a terminal in its width and in colour.
+    """Print a bag's information as text, on a terminal in its width and in color.
 
     Args:
         info: from `bag_info`.

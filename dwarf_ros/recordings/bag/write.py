@@ -38,7 +38,7 @@ def create_bag(
 ) -> None:
     """Write a stereo sequence as a rosbag2 folder, as if two cameras had been recorded.
 
-    In the namespace: left/image_rect and right/image_rect (mono8, mono16 or rgb8 as the source; 16-bit colour becomes
+    In the namespace: left/image_rect and right/image_rect (mono8, mono16 or rgb8 as the source; 16-bit color becomes
     rgb8), left/camera_info and right/camera_info. All headers carry the frame of the left camera. Where there are poses, /tf
     has map -> that frame at each frame's stamp; the map's x points forward, its z up (REP-103) from the first pose's
     world. tf rather than a path: its size grows with the frames, not with their square, and a cloud in the camera's
@@ -179,11 +179,11 @@ class MessageEncoder:
     def _time(self, stamp: int) -> Any:
         return self.store.types["builtin_interfaces/msg/Time"](*divmod(stamp, 1_000_000_000))
 
-    def _serialise(self, msgtype: str, **fields: Any) -> bytes | memoryview:
+    def _serialize(self, msgtype: str, **fields: Any) -> bytes | memoryview:
         return self.store.serialize_cdr(self.store.types[msgtype](**fields), msgtype)
 
     def image(self, image: np.ndarray, stamp: int) -> bytes | memoryview:
-        """A camera image, uint8 or uint16, grey or RGB; RGB becomes rgb8."""
+        """A camera image, uint8 or uint16, gray or RGB; RGB becomes rgb8."""
         if image.ndim == 3:
             image = as_rgb8(image)
         encoding = "rgb8" if image.ndim == 3 else f"mono{8 * image.itemsize}"
@@ -204,7 +204,7 @@ class MessageEncoder:
     def camera_info(self, fields: CameraInfoFields, stamp: int) -> bytes | memoryview:
         """One side of a camera's calibration."""
         region = self.store.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-        return self._serialise(
+        return self._serialize(
             MESSAGE_TYPES["camera_info"],
             header=self._header(stamp, self.frame_id),
             width=fields.width,
@@ -231,12 +231,12 @@ class MessageEncoder:
                 types["geometry_msgs/msg/Quaternion"](*quaternion_of(in_map[:3, :3]).tolist()),
             ),
         )
-        return self._serialise(MESSAGE_TYPES["tf"], transforms=[transform])
+        return self._serialize(MESSAGE_TYPES["tf"], transforms=[transform])
 
     def scene_flow(self, scene_flow: SceneFlow, estimator: str) -> bytes | memoryview:
         """Scene flow as dwarf_ros/SceneFlow, which the store must have; camera numbers are 0 where unknown."""
         stamp, camera = scene_flow.stamp, scene_flow.camera
-        return self._serialise(
+        return self._serialize(
             SCENE_FLOW_TYPE,
             header=self._header(stamp, scene_flow.frame_id),
             other_stamp=self._time(scene_flow.other_stamp),
