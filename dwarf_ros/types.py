@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+# NumPy takes most of the start-up time of a command that does not need it.
+if TYPE_CHECKING:
+    import numpy as np
 
 ROW_TOLERANCE_PX = 0.5
 """How far the rows of a rectified pair may disagree."""
@@ -73,6 +76,8 @@ class StereoCamera:
             InputError: a matrix is not 3x4 and finite, a focal length is not positive, the focal lengths differ or
                 the rows do not agree (not rectified to one camera), or the baseline is not positive.
         """
+        import numpy as np
+
         matrices = []
         for side, matrix in (("left", left), ("right", right)):
             matrix = np.asarray(matrix, dtype=np.float64)
@@ -140,6 +145,8 @@ def as_rgb8(image: np.ndarray, name: str = "image") -> np.ndarray:
     Raises:
         InputError: another dtype or shape, or no pixels.
     """
+    import numpy as np
+
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{name}: pixels are {image.dtype}, expected uint8 or uint16")
     if image.ndim == 2:
@@ -176,6 +183,8 @@ class StereoFrame:
     frame_id: str = ""
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         if not isinstance(self.stamp, (int, np.integer)):
             raise InputError(
                 f"stereo frame: stamp is {self.stamp!r}, expected a whole number of nanoseconds"
@@ -228,6 +237,8 @@ class SceneFlow:
     frame_id: str = ""
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         size = self.disparity.shape
         expected = {
             "disparity": (np.float32, size[:2]),

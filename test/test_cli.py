@@ -213,6 +213,15 @@ def test_an_estimator_that_does_not_exist_is_named(tmp_path, command):
     assert not out.exists()
 
 
+def test_an_error_about_an_argument_names_the_option_that_sets_it():
+    options = make_parser().parse_args(["play", "folder"])
+    parser = options.parser
+    assert parser.name_option("rate_hz: 0 Hz, expected > 0 Hz") == "--rate: 0 Hz, expected > 0 Hz"
+    assert parser.name_option("wait_s: -1 s") == "--wait: -1 s"
+    for other in ("source: missing", "folder: no such file", "rate_hz", ""):
+        assert parser.name_option(other) == other
+
+
 def test_every_command_has_an_example_that_can_be_parsed(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     parser = make_parser()

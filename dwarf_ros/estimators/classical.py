@@ -1,4 +1,4 @@
-"""Scene flow without learning: semi-global matching for the disparities, dense inverse search for the optical flow."""
+"""Scene flow without learning: disparity by semi-global matching, optical flow by dense inverse search."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dwarf_ros.estimators.pair import lands_inside, require_one_size, seconds_be
 from dwarf_ros.geometry import aligned_camera, aligned_frame
 from dwarf_ros.types import SceneFlow, StereoFrame
 
-# OpenCV's matchers read beyond small images or refuse them.
+# OpenCV's matchers read beyond the border of smaller images or reject them.
 _SMALLEST_SIDE = 128
 
 
 class ClassicalEstimator:
     """Disparity by OpenCV's SGBM, optical flow by OpenCV's DIS; no weights, any size.
 
-    Disparities are found from left to right and, at half the size, from right to left, and kept where the two agree
-    (within a pixel of the half size). The disparity at the other time is looked up there, where the flow points. `valid` is True where the disparity is
-    known at both times, the flow points into the image, and the flow back from there returns to the pixel.
+    Disparities are matched from left to right and, at half the size, from right to left, and kept where the two agree
+    (within one pixel at half size). The disparity at the other time is sampled where the flow points. `valid` is True where
+    the disparity is known at both times, the flow points into the image, and the backward flow returns to the pixel.
 
-    Flow is given everywhere, also where it is not trusted; disparities above an eighth of the width are not searched.
+    Flow is given everywhere, including where it is not valid; disparities above an eighth of the width are not searched.
 
     References: Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information", PAMI 2008; Kroeger et
     al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016.
@@ -32,25 +32,25 @@ class ClassicalEstimator:
     engine = "opencv"
 
     def __init__(self) -> None:
-        # Full resolution finds more than the preset's half; fewer patches and iterations pay for it. The backward
-        # flow only confirms the forward one: half resolution does for that.
+        # Full resolution is more accurate than the preset's half; fewer patches and iterations make up for the time. The
+        # backward flow only confirms the forward flow, for which half resolution is enough.
         self._forward_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._forward_flow.setFinestScale(0)
         self._forward_flow.setPatchStride(4)
         self._forward_flow.setVariationalRefinementIterations(3)
         self._backward_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        # OpenCV uses one core for most of this; the flows are found beside the disparities.
+        # OpenCV uses one core for most of this, so the flows are computed in parallel with the disparities.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="optical_flow")
         self._disparities: list[tuple[StereoFrame, np.ndarray]] = []
 
     def warm_up(self, width: int, height: int) -> None:
-        """Nothing is to be made ready."""
+        """Nothing to prepare."""
 
     def estimate(self, previous: StereoFrame, current: StereoFrame) -> SceneFlow:
         """Scene flow from the first frame, the reference, to the second.
 
-        The disparities of both frames are kept for the next call: consecutive pairs share a frame, which is
-        recognised as the same object.
+        The disparities of both frames are kept for the next call, because consecutive pairs share a frame (the same
+        object).
 
         Returns:
             SceneFlow with the first frame's stamp, camera (aligned, see `aligned_frame`) and frame_id; dt is negative where
@@ -60,7 +60,7 @@ class ClassicalEstimator:
             InputError: the frames differ in size.
         """
         require_one_size(previous, current)
-        left, left_next = _enlarged(_grey(previous.left)), _enlarged(_grey(current.left))
+        left, left_next = _enlarged(_gray(previous.left)), _enlarged(_gray(current.left))
         forward = self._threads.submit(self._forward_flow.calc, left, left_next, None)
         backward = self._threads.submit(self._backward_flow.calc, left_next, left, None)
         disparity, disparity_current = self._disparities_of(previous, current)
@@ -95,13 +95,13 @@ def consistent_disparity(frame: StereoFrame) -> np.ndarray:
     Returns:
         x_left - x_right, px, float32 H x W, > 0, in steps of 1/16; NaN where unknown.
     """
-    left, right = _grey(frame.left), _grey(frame.right)
+    left, right = _gray(frame.left), _gray(frame.right)
     height, width = left.shape
     left, right = _enlarged(left), _enlarged(right)
     search = 16 * max(1, -(-width // 128))
     from_left = _semi_global_matching(left, right, search)
-    # The search back only confirms: half the size tells true from false matches as well, at a seventh of the cost.
-    # The mirrored images, swapped, turn the search from the right image into one from the left.
+    # The backward search only confirms, for which half the size works as well, at a seventh of the cost. Mirroring and
+    # swapping the images turns the search from the right image into one from the left.
     from_right = _semi_global_matching(
         _halved(right)[:, ::-1], _halved(left)[:, ::-1], 16 * -(-search // 32)
     )[:, ::-1]
@@ -121,15 +121,15 @@ def consistent_disparity(frame: StereoFrame) -> np.ndarray:
 
 
 def look_up(disparity: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Disparity at the places the flow points to, interpolated bilinearly.
+    """Disparity where the flow points, interpolated bilinearly.
 
     Args:
         disparity: of the image that the flow points into, px, float32 H x W; NaN where unknown.
         flow: (u, v), px, float32 H x W x 2.
 
     Returns:
-        px, float32 H x W; NaN where the place is outside the image, or where one of the four pixels around it is
-        unknown or differs from another by more than 1 px (a border between two surfaces).
+        px, float32 H x W; NaN outside the image, and where one of the four surrounding pixels is unknown or differs
+        from another by more than 1 px (a border between two surfaces).
     """
     height, width = disparity.shape
     x = np.arange(width, dtype=np.float32) + flow[..., 0]
@@ -159,7 +159,7 @@ def returns(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
         backward: the same from the second to the first.
 
     Returns:
-        bool H x W: True where the way there and back ends within 1 px + 5 % of the flow's length.
+        bool H x W: True where the path forward and back ends within 1 px + 5 % of the flow's length.
     """
     height, width = forward.shape[:2]
     x = np.arange(width, dtype=np.float32) + forward[..., 0]
@@ -189,12 +189,12 @@ def _semi_global_matching(reference: np.ndarray, other: np.ndarray, search: int)
 
 
 def _bounded(flow: np.ndarray) -> np.ndarray:
-    # Beyond this size DIS has lost its way; a target that far outside is untrusted in any case.
+    # Longer flows are failures of DIS; a target that far outside the image is not valid in any case.
     reach = np.float32(2 * max(flow.shape[:2]))
     return np.clip(np.nan_to_num(flow, copy=False), -reach, reach)
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def _gray(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 

@@ -1,4 +1,4 @@
-"""What every estimator asks of a pair of frames and of the flow between them."""
+"""Helpers of all estimators: checks of a pair of frames and of the flow between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dwarf_ros.types import InputError, StereoFrame
 
 
 def require_one_size(previous: StereoFrame, current: StereoFrame) -> None:
-    """Raise InputError where the two frames' images differ in size."""
+    """Raise InputError if the images of the two frames differ in size."""
     if previous.left.shape != current.left.shape:
         sizes = [f"{f.left.shape[1]} x {f.left.shape[0]} px" for f in (previous, current)]
         raise InputError(
@@ -28,7 +28,7 @@ def lands_inside(flow: np.ndarray) -> np.ndarray:
         flow: (u, v) in px, float32 H x W x 2; NaN where unknown.
 
     Returns:
-        bool H x W: True where (x + u, y + v) lies between the centres of the image's outermost pixels.
+        bool H x W: True where (x + u, y + v) lies between the centers of the image's outermost pixels.
     """
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32) + flow[..., 0]
