@@ -1,8 +1,8 @@
-"""Small data for the commands of these pages, made by `python docs/example_data.py`.
+"""Create small data for the examples on these pages: `python docs/example_data.py`.
 
-Makes, in the current folder, drive/ (a stereo sequence of a street with calibration, times and poses), my_camera/ (the
-same as a camera's driver and its calibration leave it: left/, right/, left.yaml, right.yaml) and kitti2015/ (two scenes
-with exact ground truth in that data set's layout).
+Creates in the current folder drive/ (a stereo sequence of a street with calibration, times and poses), my_camera/ (the same
+images with the files of a camera driver and its calibration: left/, right/, left.yaml, right.yaml) and kitti2015/ (two scenes
+with exact ground truth in the layout of that data set).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def main() -> int:
     write_camera_folder(here / "drive", drive.camera, here / "my_camera")
     for number in range(SCENES):
         write_scene(here / "kitti2015" / "training", number, drive)
-    print("drive/, my_camera/, kitti2015/: made")
+    print("created drive/, my_camera/ and kitti2015/")
     return 0
 
 
 def write_camera_folder(drive: Path, camera: StereoCamera, folder: Path) -> None:
-    """A drive's images as left/ and right/, with the camera_info YAML files that camera_calibration writes."""
+    """Write a drive as left/ and right/ with the camera_info YAML files that camera_calibration writes."""
     for side, images in (("left", "image_l"), ("right", "image_r")):
         shutil.copytree(drive / images, folder / side, dirs_exist_ok=True)
         shift = -camera.fx * camera.baseline if side == "right" else 0.0
@@ -64,7 +64,7 @@ def write_camera_folder(drive: Path, camera: StereoCamera, folder: Path) -> None
 
 
 def write_scene(training: Path, number: int, drive: ProceduralDrive) -> None:
-    """One scene of KITTI 2015's training folder: two frames, their calibration, and ground truth of the first."""
+    """Write one scene of a KITTI 2015 training folder: two frames, their calibration, and ground truth of the first."""
     first = 2 * number
     truth, camera = drive.ground_truth(first, first + 1), drive.camera
     flow = truth.scene_flow
