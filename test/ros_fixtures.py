@@ -44,6 +44,52 @@ sys.exit(service.run())
 """
 
 
+CLASSICAL = ("-p", "estimator:=classical")
+# The node with an estimator that does what the code before says.
+FAULTY = """
+import sys
+from dwarf_ros.estimators.classical import ClassicalEstimator
+from dwarf_ros.ros import distro
+distro.prepare_environment()
+from dwarf_ros.ros import node
+
+class Faulty(ClassicalEstimator):
+    calls = 0
+
+    def estimate(self, previous, current):
+        self.calls += 1
+        {fault}
+        return super().estimate(previous, current)
+
+    def warm_up(self, width, height):
+        {warm_up}
+
+node.load_estimator = lambda *arguments: Faulty()
+sys.exit(node.main(sys.argv[1:]))
+"""
+
+
+def faulty(fault: str = "pass", warm_up: str = "pass") -> tuple[str, ...]:
+    return ("-c", FAULTY.format(fault=fault, warm_up=warm_up))
+
+
+def status_values(status: Any) -> dict[str, str]:
+    return {value.key: value.value for value in status.values}
+
+
+def stamp_of(message: Any) -> int:
+    from dwarf_ros.ros.messages import ns_from_stamp
+
+    return ns_from_stamp(message.header.stamp)
+
+
+def float_image(message: Any) -> np.ndarray:
+    channels = {"32FC1": 1, "32FC2": 2}[message.encoding]
+    assert message.step == message.width * channels * 4
+    values = np.frombuffer(message.data, np.float32).reshape(message.height, message.width, -1)
+    return values[..., 0] if channels == 1 else values
+
+
 @pytest.fixture
 def ros_environment(monkeypatch) -> Iterator[dict[str, str]]:
     """Environment with a domain that no other test on this machine has at the same time, on this machine only."""
