@@ -396,10 +396,10 @@ def record(
             rclpy.try_shutdown()
     if (error := recorder.bag.error) is not None:
         raise InputError(
-            f"{folder}: {written} answers written, {recorder.received - written} lost: {error.strerror or error}, "
+            f"{folder}: {written} estimates written, {recorder.received - written} lost: {error.strerror or error}, "
             "expected room to write to (`mcap recover` restores what is whole)"
         )
     summary = json.dumps(recorder.summary(written, ended_by), indent=2) + "\n"
     write_atomically(folder / SUMMARY, summary.encode())
-    print(f"{written} answers in {folder}, ended by {ended_by}", flush=True)
+    print(f"{written} estimates in {folder}, ended by {ended_by}", flush=True)
     return 0

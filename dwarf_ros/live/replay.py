@@ -1,4 +1,4 @@
-"""The live counterpart of the offline evaluation: a recording played into the node, its answers recorded and judged."""
+"""The live counterpart of the offline evaluation: a recording played into the node, its estimates recorded and evaluated."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _estimates_of(run: Path) -> tuple[RunEstimates, list[LiveEstimate]]:
     # Absolute, for workers in other folders.
     estimates, live = read_run(run.resolve())
     if not live:
-        raise LiveError(f"no answers in {run / RECORDING}")
+        raise LiveError(f"no estimates in {run / RECORDING}")
     for estimate in live:
         if estimate.other.stamp_ns < estimate.reference.stamp_ns:
             raise InputError(
@@ -80,7 +80,7 @@ def evaluate_run(
     ground_truth: Path | None = None,
     workers: str | None = None,
 ) -> RecordingEvaluation:
-    """Judge what the node answered in a live run, as `evaluate_recording` judges the estimator's own answers.
+    """Evaluate the node's estimates of a live run, as `evaluate_recording` does the estimator's own.
 
     Args:
         source: the bag or folder that was played.
@@ -90,31 +90,31 @@ def evaluate_run(
         workers: as for `evaluate_bag`.
 
     Raises:
-        LiveError: nothing was answered, or the answers do not fit what was played.
+        LiveError: there are no estimates, or they do not fit what was played.
         InputError: one of these cannot be used.
     """
-    estimates, answers = _estimates_of(run)
+    estimates, live_estimates = _estimates_of(run)
     evaluation = evaluate_recording(
         source,
         choice,
         ground_truth,
         workers,
-        [(answer.reference.index, answer.other.index) for answer in answers],
+        [(e.reference.index, e.other.index) for e in live_estimates],
         estimates,
     )
-    latencies = [(answer.received - answer.other.wall_ns) / 1e6 for answer in answers]
+    latencies = [(e.received - e.other.wall_ns) / 1e6 for e in live_estimates]
     values = node_values(run)
     live = LiveFigures(
         played=len(read_player_log(run)),
         accepted=int(values.get("accepted", 0)),
-        answered=len(answers),
+        answered=len(live_estimates),
         dropped={
             name.removeprefix("dropped: "): int(count)
             for name, count in values.items()
             if name.startswith("dropped: ")
         },
         rate_in_hz=mean_rate_hz([frame.wall_ns for frame in read_player_log(run)]),
-        rate_out_hz=mean_rate_hz(sorted(answer.received for answer in answers)),
+        rate_out_hz=mean_rate_hz(sorted(e.received for e in live_estimates)),
         latency_median_ms=float(np.median(latencies)),
         latency_p95_ms=float(np.percentile(latencies, 95)),
     )
@@ -133,7 +133,7 @@ def replay_bag(
     ground_truth: Path | None = None,
     workers: str | None = None,
 ) -> RecordingEvaluation:
-    """Play a bag into the live node over DDS, record its answers, judge them, and write what was found.
+    """Play a bag into the live node over DDS, record its estimates, evaluate them, and write the results.
 
     Node, player and recorder are processes of their own. `out` gets evaluation.json, frames.csv and report.html, and of the
     run recording/ (a bag), player.jsonl and the logs.
@@ -147,7 +147,7 @@ def replay_bag(
         workers: as for `evaluate_bag`, for the judging.
 
     Raises:
-        LiveError: a process failed, or the node answered nothing.
+        LiveError: a process failed, or the node published no estimate.
         InputError: one of the arguments cannot be used.
     """
     if not (math.isfinite(rate_hz) and rate_hz > 0):
@@ -178,7 +178,7 @@ def evaluate_recorded(
     ground_truth: Path | None = None,
     workers: str | None = None,
 ) -> RecordingEvaluation:
-    """Judge answers that launch/replay.launch.py recorded, and write what was found, as `replay_bag` does.
+    """Evaluate estimates that launch/replay.launch.py recorded, and write the results, as `replay_bag` does.
 
     Args:
         source: what was played.
@@ -189,7 +189,7 @@ def evaluate_recorded(
         workers: as for `evaluate_bag`.
 
     Raises:
-        LiveError: nothing was answered, or the answers do not fit what was played.
+        LiveError: there are no estimates, or they do not fit what was played.
         InputError: one of the arguments cannot be used.
     """
     prepare_folder(out)
@@ -201,7 +201,7 @@ def evaluate_recorded(
 def write_run(
     evaluation: RecordingEvaluation, run: Path, out: Path, choice: EstimatorChoice
 ) -> None:
-    """Write what was found in a live run: evaluation.json, frames.csv and report.html, with the recorded answers pictured.
+    """Write the results of a live run: evaluation.json, frames.csv and report.html with pictures of recorded estimates.
 
     Raises:
         InputError: a file cannot be written.

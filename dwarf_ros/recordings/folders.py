@@ -1,4 +1,4 @@
-"""Stereo sequences on disk: KITTI's layouts and plain pairs of folders, read frame by frame as they are asked for."""
+"""Folders of stereo images: KITTI's layouts and plain pairs of folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dwarf_ros.recordings.recording import Recording
 from dwarf_ros.types import InputError, StereoCamera
 
 FRAME_ID = "left_camera_optical_frame"
-"""frame_id of every frame of a sequence: both images of a rectified pair are described in the left camera's frame."""
+"""frame_id of every frame of a folder: both images of a rectified pair are in the left camera's frame."""
 
 _PERIOD = 100_000_000
 """Time between frames where a layout has no times: 10 Hz, as KITTI's cameras, ns."""
@@ -323,7 +323,7 @@ def _numbers(files: list[Path]) -> list[int] | None:
 def _pick(
     rows: list[_Row], file: Path, images: list[Path], numbers: list[int] | None
 ) -> list[_Row]:
-    """The row of each image: by frame number, so that a part of a sequence keeps its own, or else one a file."""
+    """The row of each image: by frame number, so that a part of a drive keeps its own, or else one per file."""
     if numbers is not None and numbers[-1] < len(rows):
         return [rows[number] for number in numbers]
     if len(rows) == len(images):

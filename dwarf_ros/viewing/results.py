@@ -17,7 +17,7 @@ class Result:
 
     Attributes:
         name: fit to name a file.
-        scene_flow: the answer.
+        scene_flow: the estimate.
         left: the reference's left image, uint8 RGB, H x W x 3; None where it is not known.
         estimator: what computed it, in words; "" where that is not known.
         seconds: how long estimating took, s; None where it was done before.

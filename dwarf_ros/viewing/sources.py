@@ -60,7 +60,7 @@ def open_results(
         recorded = recorded_results(source, namespace)
         if recorded is not None and ground_truth is not None:
             raise InputError(
-                f"ground_truth: {ground_truth} given for answers recorded in {source}, expected the "
+                f"ground_truth: {ground_truth} given for estimates recorded in {source}, expected the "
                 "name of an estimator to estimate them anew"
             )
         if recorded is not None:

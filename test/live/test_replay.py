@@ -142,7 +142,7 @@ def test_answers_that_cannot_be_compared_are_refused(bag, tmp_path):
     with pytest.raises(LiveError, match="never played"):
         evaluate_run(bag, stranger, CLASSICAL)
     empty = make_run(tmp_path / "empty", bag, answered=False)
-    with pytest.raises(LiveError, match="no answers"):
+    with pytest.raises(LiveError, match="no estimates"):
         evaluate_run(bag, empty, CLASSICAL)
 
 

@@ -75,7 +75,7 @@ class BagInfo:
         size_bytes: of its files.
         start_ns, duration_s: by log time.
         topics: by name.
-        stereo: names of the stereo camera's topics; None where they are not to be told.
+        stereo: names of the stereo camera's topics; None where they are unknown.
         image: size and encoding of the left images, "1226 x 370 px rgb8"; None where there are none.
         camera: calibration of the first stereo pair; None where there is none.
         frames: stereo pairs that can be used.

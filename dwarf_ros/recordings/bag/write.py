@@ -30,42 +30,41 @@ _STAMP_LIMIT = 2**31 * 1_000_000_000
 
 
 def create_bag(
-    sequence: Recording,
+    recording: Recording,
     out: Path,
     storage: Literal["mcap", "sqlite3"] = "mcap",
     namespace: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a stereo sequence as a rosbag2 folder, as if two cameras had been recorded.
+    """Write a recording as a rosbag2 folder, as if two cameras had been recorded.
 
-    In the namespace: left/image_rect and right/image_rect (mono8, mono16 or rgb8 as the source; 16-bit color becomes
-    rgb8), left/camera_info and right/camera_info. All headers carry the frame of the left camera. Where there are poses, /tf
-    has map -> that frame at each frame's stamp; the map's x points forward, its z up (REP-103) from the first pose's
-    world. tf rather than a path: its size grows with the frames, not with their square, and a cloud in the camera's
-    frame is seen in the map without more. Messages are timed by their stamps, which are the sequence's; times from the
-    first 1000 s of the epoch are no dates and are moved on by 1000 s.
+    Topics in the namespace: left/image_rect and right/image_rect (mono8, mono16 or rgb8 as the source; 16-bit color is
+    converted to rgb8), left/camera_info and right/camera_info. All headers have the left camera's frame_id. With poses, /tf
+    has the transform from map to that frame at each frame's stamp; map is the first pose's world with x forward and z up
+    (REP-103). Messages are timed by their stamps. Stamps that start before 1000 s after the epoch are no dates and are
+    shifted by 1000 s.
 
     Args:
-        sequence: at least one frame.
-        out: folder to make; it is written beside and renamed, and must not exist.
+        recording: at least one frame.
+        out: folder to create; it appears whole or not at all, and must not exist.
         storage: file format.
-        namespace: of the four topics, such as "stereo".
-        progress: called after each frame with the number of frames done and in all.
+        namespace: of the topics, such as "stereo".
+        progress: called after each frame with the number of frames written and the total.
 
     Raises:
-        InputError: the folder exists or cannot be written, the namespace is no name, rosbags is not installed, or a frame of
-            the sequence cannot be read.
+        InputError: the folder exists or cannot be written, the namespace is not valid, rosbags is not installed, or a frame of
+            the recording cannot be read.
     """
     if storage not in ("mcap", "sqlite3"):
         raise InputError(f"storage: {storage!r}, expected mcap or sqlite3")
     prefix = namespace_prefix(namespace)
     out = Path.cwd() / out
     if out.exists() or out.is_symlink():
-        raise InputError(f"{out}: exists already, expected the name of a bag to make")
+        raise InputError(f"{out}: exists already, expected the name of a new bag")
     # The library gives SQLite the path as a URI.
     if storage == "sqlite3" and (forbidden := re.search("[?#%]", str(out))):
         raise InputError(f"{out}: has {forbidden[0]!r}, expected a path without ? # % for sqlite3")
-    if not len(sequence):
+    if not len(recording):
         raise InputError(f"{out}: the source has no frames, expected at least one to write")
     store = typestore()
     try:
@@ -75,7 +74,7 @@ def create_bag(
         raise _write_error(out, error) from None
     try:
         # The files inside are named after the folder, so that it must have its name from the start.
-        _write_bag(sequence, beside / out.name, storage, prefix, store, progress)
+        _write_bag(recording, beside / out.name, storage, prefix, store, progress)
         (beside / out.name).rename(out)
     except InputError:
         raise
@@ -92,19 +91,19 @@ def _write_error(out: Path, error: Exception) -> InputError:
 
 
 def _write_bag(
-    sequence: Recording,
+    recording: Recording,
     folder: Path,
     storage: Literal["mcap", "sqlite3"],
     prefix: str,
     store: Any,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    stamps, poses = sequence.stamps, sequence.poses
+    stamps, poses = recording.stamps, recording.poses
     shift = _UNDATED_BELOW if stamps[0] < _UNDATED_BELOW else 0
     for stamp in (stamps[0] + shift, stamps[-1] + shift):
         if not 0 <= stamp < _STAMP_LIMIT:
             raise InputError(f"{folder.name}: time {stamp} ns, expected seconds in 31 bits")
-    encode = MessageEncoder(store, sequence.frame_id)
+    encode = MessageEncoder(store, recording.frame_id)
     with bag_writer(folder, storage) as writer:
         infos = [
             add_topic(writer, store, f"{prefix}/{side}/camera_info", MESSAGE_TYPES["camera_info"])
@@ -116,8 +115,8 @@ def _write_bag(
         ]
         tf = MESSAGE_TYPES["tf"]
         transforms = add_topic(writer, store, TF_TOPIC, tf) if poses is not None else None
-        for index in range(len(sequence)):
-            left, right, camera = sequence.read(index)
+        for index in range(len(recording)):
+            left, right, camera = recording.read(index)
             stamp = stamps[index] + shift
             for connection, fields in zip(infos, camera_info_fields(camera), strict=True):
                 writer.write(connection, stamp, encode.camera_info(fields, stamp))
@@ -126,7 +125,7 @@ def _write_bag(
             if poses is not None and transforms is not None:
                 writer.write(transforms, stamp, encode.transform(poses[index], stamp))
             if progress is not None:
-                progress(index + 1, len(sequence))
+                progress(index + 1, len(recording))
 
 
 def bag_writer(folder: Path, storage: Literal["mcap", "sqlite3"] = "mcap") -> Any:
