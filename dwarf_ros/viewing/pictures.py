@@ -287,7 +287,23 @@ def write_video(
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         assert writer is not None
         writer.release()
-    return len(results)
+        # The encoder does not report a full disk.
+        written = _count_frames(partial)
+        if written != len(results):
+            raise InputError(
+                f"{out}: {written} of {len(results)} frames could be written, expected space for all on the disk"
+            )
+    return written
+
+
+def _count_frames(file: Path) -> int:
+    """Number of frames of a video that can be decoded."""
+    video = cv2.VideoCapture(str(file))
+    count = 0
+    while video.grab():
+        count += 1
+    video.release()
+    return count
 
 
 def _writer(file: Path, rate_hz: float, size: tuple[int, int], out: Path) -> cv2.VideoWriter:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -10,6 +13,7 @@ import pytest
 
 from dwarf_ros.formats import read_image
 from dwarf_ros.samples import Maps, SampleTruth
+from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError
 from dwarf_ros.viewing.pictures import (
     KINDS,
@@ -181,6 +185,34 @@ def test_a_video_that_cannot_be_written_is_one_line(tmp_path, sequence, out, opt
         write_video(sequence(1), tmp_path / out, **options)
     assert "\n" not in str(error.value)
     assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_no_video_and_is_one_line(tmp_path):
+    """A limit of the size of files stands for it."""
+    write_drive(ProceduralDrive(seed=4, frames=4, width=256, height=128), tmp_path / "drive")
+    out = tmp_path / "run.mp4"
+    limited = [
+        "bash",
+        "-c",
+        'ulimit -f 8; exec "$@"',
+        "bash",
+        sys.executable,
+        "-m",
+        "dwarf_ros.cli",
+    ]
+    command = [*limited, "video", str(tmp_path / "drive"), "--out", str(out)]
+    result = subprocess.run(
+        [*command, "--estimator", "classical"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2, result
+    assert "frames could be written" in result.stderr.splitlines()[-1]
+    assert [file.name for file in tmp_path.iterdir()] == ["drive"]
+
+
+def test_a_video_may_have_a_name_that_is_not_utf8(tmp_path, sequence):
+    out = tmp_path / os.fsdecode(b"\xe9.mp4")
+    assert write_video(sequence(2), out, width=320) == 2
+    assert out.stat().st_size > 1000
 
 
 def test_a_damaged_result_leaves_no_half_video(tmp_path, make_result):
