@@ -90,6 +90,9 @@ class Inputs:
         on_pairs: called with every two consecutive stereo pairs, and when the last image arrived (monotonic clock, s).
         on_size: called with the size of every image that fits the calibration, px.
 
+    Attributes:
+        names: full name of each of `INPUT_TOPICS`, as subscribed to.
+
     Raises:
         Exception: rclpy refuses a quality of service.
     """
@@ -108,6 +111,11 @@ class Inputs:
         self._log = log
         self._on_pairs = on_pairs
         self._on_size = on_size
+        # As image_transport names compressed images, also after remapping.
+        self.names = {
+            topic: node.resolve_topic_name(topic) + "/compressed" * self._is_compressed(topic)
+            for topic in INPUT_TOPICS
+        }
         self._synchronizer: Synchronizer[Received] = Synchronizer(
             queue_size=self._parameter("queue_size"), drops=drops
         )
@@ -126,11 +134,6 @@ class Inputs:
             self.destroy()
             raise
 
-    @property
-    def topics(self) -> list[str]:
-        """Full names of the topics, as subscribed to."""
-        return [self._resolved(topic) for topic in INPUT_TOPICS]
-
     def destroy(self) -> None:
         """Unsubscribe."""
         for subscriber in self._subscribers.values():
@@ -143,7 +146,7 @@ class Inputs:
             return
         self._adapted_s = time.monotonic()
         for topic, level in self._info_qos.items():
-            name = self._resolved(topic)
+            name = self.names[topic]
             offered = [p.qos_profile for p in self._node.get_publishers_info_by_topic(name)]
             if not offered or self._is_overridden(name):
                 continue
@@ -191,7 +194,7 @@ class Inputs:
         return time.monotonic() - self._received_s.get(topic, -math.inf) >= STALLED_S
 
     def _hint(self, topic: str) -> str:
-        name = self._resolved(topic)
+        name = self.names[topic]
         publishers = self._node.count_publishers(name)
         if publishers == 0:
             return f"{name} (no publisher)"
@@ -208,11 +211,6 @@ class Inputs:
 
     def _is_compressed(self, topic: str) -> bool:
         return INPUT_TOPICS[topic] is Image and self._parameter("image_transport") == "compressed"
-
-    def _resolved(self, topic: str) -> str:
-        # As image_transport names it, also after remapping.
-        suffix = "/compressed" if self._is_compressed(topic) else ""
-        return self._node.resolve_topic_name(topic) + suffix
 
     def _subscribe(self, topic: str) -> None:
         callback = self._on_image
@@ -231,7 +229,7 @@ class Inputs:
         subscriber = distro.subscriber_class()(
             self._node,
             CompressedImage if self._is_compressed(topic) else INPUT_TOPICS[topic],
-            self._resolved(topic),
+            self.names[topic],
             qos_profile=qos,
             qos_overriding_options=overrides,
             event_callbacks=SubscriptionEventCallbacks(
@@ -245,7 +243,7 @@ class Inputs:
         now_s = time.monotonic()
         self._received_s[topic] = now_s
         self._statistics.tick(topic)
-        name = self._resolved(topic)
+        name = self.names[topic]
         synchronizer = self._synchronizer
         try:
             size = (
@@ -281,7 +279,7 @@ class Inputs:
         try:
             camera = camera_from_messages(
                 *(self._infos[t] for t in (LEFT_INFO, RIGHT_INFO)),
-                *(self._resolved(t) for t in (LEFT_INFO, RIGHT_INFO)),
+                *(self.names[t] for t in (LEFT_INFO, RIGHT_INFO)),
             )
         except InputError as error:
             self._statistics.last_error = str(error)
@@ -291,7 +289,7 @@ class Inputs:
     def _on_incompatible_qos(self, topic: str, event: QoSRequestedIncompatibleQoSInfo) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         self._incompatible[topic] = policy
-        name = self._resolved(topic)
+        name = self.names[topic]
         self._log.warn(
             f"QoS {topic}",
             f"{name}: the publisher does not offer the {policy} that the node requests, so nothing "

@@ -113,7 +113,7 @@ class DwarfNode(LifecycleNode):
             self._worker.stop()
             return self._failure(f"not activated: {one_line(error)}")
         self._status.transition_error = ""
-        self.get_logger().info("active: waiting for " + ", ".join(self._inputs.topics))
+        self.get_logger().info("active: waiting for " + ", ".join(self._inputs.names.values()))
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
