@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -307,6 +308,8 @@ def _count_frames(file: Path) -> int:
 
 
 def _writer(file: Path, rate_hz: float, size: tuple[int, int], out: Path) -> cv2.VideoWriter:
+    # FFmpeg would report a damaged file itself; -8 is its AV_LOG_QUIET.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     file.touch()
     codec = cv2.VideoWriter.fourcc(*"vp09")
     writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, codec, rate_hz, size)

@@ -206,6 +206,7 @@ def test_a_full_disk_leaves_no_video_and_is_one_line(tmp_path):
     )
     assert result.returncode == 2, result
     assert "frames could be written" in result.stderr.splitlines()[-1]
+    assert "moov" not in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["drive"]
 
 
