@@ -174,7 +174,10 @@ def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
             line_grid=grid,
             eye_controls=eye,
         )
-        for name, hidden in (("Scene", "speed"), ("Scene by speed over ground", "points"))
+        for name, hidden in (
+            ("Points", "speed"),
+            (f"Speed over ground: blue 0, red {_FASTEST:g} m/s", "points"),
+        )
     ]
     return rrb.Blueprint(
         rrb.Vertical(
@@ -192,7 +195,7 @@ def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
             ),
             row_shares=[4, 1],
         ),
-        rrb.TimePanel(state="expanded", timeline=timeline),
+        rrb.TimePanel(state="collapsed", timeline=timeline),
         rrb.BlueprintPanel(state="collapsed"),
         rrb.SelectionPanel(state="collapsed"),
     )
