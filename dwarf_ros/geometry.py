@@ -191,15 +191,56 @@ def rigid_scene_flow(
         flow: float32 H x W x 2, px, and disparity_next: float32 H x W, px, as in `SceneFlow`; NaN where the disparity
             is unknown or the point ends behind the camera.
     """
-    points = points_from_depth(depth_from_disparity(disparity, camera), camera)
-    moved = points @ motion[:3, :3].T.astype(np.float32) + motion[:3, 3].astype(np.float32)
-    x, y, depth = moved[..., 0], moved[..., 1], moved[..., 2]
-    depth = np.where(depth > 0, depth, np.float32(np.nan))
     rows, columns = _pixel_grid(disparity.shape)
+    x, y, disparity_next, _ = rigid_prediction(columns, rows, disparity, camera, motion)
     flow = np.empty((*disparity.shape, 2), dtype=np.float32)
-    flow[..., 0] = camera.fx * x / depth + camera.cx - columns
-    flow[..., 1] = camera.fy * y / depth + camera.cy - rows
-    return flow, disparity_from_depth(depth, camera).astype(np.float32)
+    np.subtract(x, columns, out=flow[..., 0])
+    np.subtract(y, rows, out=flow[..., 1])
+    return flow, disparity_next
+
+
+def rigid_prediction(
+    columns: np.ndarray,
+    rows: np.ndarray,
+    disparity: np.ndarray,
+    camera: StereoCamera,
+    motion: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where points are seen after a rigid motion.
+
+    Args:
+        columns, rows: of the points in the reference's left image, px, float32, any shapes that broadcast to that of the
+            disparity.
+        disparity: of the points at the reference's time, px, float32; NaN where unknown.
+        camera: the pair it was measured with.
+        motion: 4x4 rigid motion of points from the reference's camera frame to the other's.
+
+    Returns:
+        columns, rows and disparities in the other frame, px, float32; NaN where the disparity is unknown or says that the
+        point is beyond infinity, or where the point ends behind the camera; and by what the depth is multiplied, float32.
+    """
+    # In homogeneous pixel coordinates over depth: moved = turn (x, y, 1) + shift / depth. This is exact at infinity.
+    project = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
+    turn = (project @ motion[:3, :3] @ np.linalg.inv(project)).astype(np.float32)
+    gain = camera.fx * camera.baseline
+    shift = (project @ motion[:3, 3] / gain).astype(np.float32)
+    offset = np.float32(camera.cx - camera.cx_right)
+    parallax = disparity - offset
+    with np.errstate(invalid="ignore"):
+        parallax[~(parallax >= 0)] = np.nan
+        moved = []
+        for axis in range(3):
+            value = shift[axis] * parallax
+            value += turn[axis, 0] * columns + (turn[axis, 1] * rows + turn[axis, 2])
+            moved.append(value)
+        x, y, scale = moved
+        scale[~(scale > 1e-6)] = np.nan
+        inverse = 1 / scale
+        x *= inverse
+        y *= inverse
+        parallax *= inverse
+    parallax += offset
+    return x, y, parallax, scale
 
 
 def camera_motion(scene_flow: SceneFlow) -> np.ndarray:

@@ -206,6 +206,109 @@ class StereoFrame:
 
 
 @dataclass(frozen=True, eq=False)
+class EgoMotion:
+    """The camera's own motion between two frames, as seen against the static part of the scene; or why it is unknown.
+
+    Attributes:
+        transform: float64 4 x 4, rigid; takes points, m, of the reference's left camera frame to the other frame's left
+            camera frame if they stand still. Its inverse is the pose of the other camera in the reference's camera frame.
+            None where it could not be estimated.
+        covariance: float64 6 x 6 of the error ``xi = (translation, rotation)``, m and rad, along the axes of the
+            reference's camera frame: ``true transform = transform @ exp(xi)``. None where the transform is.
+        static_fraction: part of the pixels used that agree with the transform, 0 to 1.
+        reason: None, or one sentence that says why there is no transform.
+
+    Raises:
+        InputError: shapes disagree, a number is not finite, or there is neither a transform nor a reason.
+    """
+
+    transform: np.ndarray | None = None
+    covariance: np.ndarray | None = None
+    static_fraction: float = 0.0
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.transform is None) != (self.covariance is None):
+            raise InputError("ego-motion: expected transform and covariance together or neither")
+        if (self.transform is None) != (self.reason is not None):
+            raise InputError("ego-motion: expected either a transform or a reason")
+        for name, side in (("transform", 4), ("covariance", 6)):
+            value = getattr(self, name)
+            if value is not None and (value.shape != (side, side) or not np.isfinite(value).all()):
+                raise InputError(
+                    f"ego-motion: {name} has shape {value.shape}, expected {side} x {side} finite numbers"
+                )
+        if not 0 <= self.static_fraction <= 1:
+            raise InputError(
+                f"ego-motion: static_fraction is {self.static_fraction}, expected 0 to 1"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class MovingObject:
+    """Something that moves independently of the scene, at the reference's time.
+
+    Attributes:
+        id: the same in every frame of a track; -1 before it is tracked.
+        pose: float64 4 x 4, object to the reference's left camera frame, m; the origin is the center of its visible
+            surface, the axes are the camera's.
+        size: float64 3, extent of its visible surface along the camera's axes, m.
+        velocity: float64 3, over ground, forward in time, along the reference's camera axes, m/s.
+        position_covariance: float64 3 x 3 of the pose's translation, m^2.
+        velocity_covariance: float64 3 x 3, (m/s)^2.
+        time_to_collision: s until its nearest part reaches the camera's plane at its present relative speed;
+            infinity where it does not come nearer.
+        mask: bool, the object's pixels within `box`; None for a track without pixels in this frame.
+        box: x, y, width, height of its pixels in the reference's left image, px; None as for `mask`.
+    """
+
+    id: int
+    pose: np.ndarray
+    size: np.ndarray
+    velocity: np.ndarray
+    position_covariance: np.ndarray
+    velocity_covariance: np.ndarray
+    time_to_collision: float = math.inf
+    mask: np.ndarray | None = None
+    box: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, shape in (
+            ("pose", (4, 4)),
+            ("size", (3,)),
+            ("velocity", (3,)),
+            ("position_covariance", (3, 3)),
+            ("velocity_covariance", (3, 3)),
+        ):
+            if getattr(self, name).shape != shape:
+                raise InputError(
+                    f"moving object: {name} has shape {getattr(self, name).shape}, expected {shape}"
+                )
+        if (self.mask is None) != (self.box is None):
+            raise InputError("moving object: expected mask and box together or neither")
+        if self.mask is not None and self.mask.shape != (self.box or ())[:1:-1]:
+            raise InputError(
+                f"moving object: mask has shape {self.mask.shape}, expected the size of box {self.box}"
+            )
+
+    @property
+    def position(self) -> np.ndarray:
+        """Center of the visible surface in the reference's camera frame, m, float64 3."""
+        return self.pose[:3, 3]
+
+    @property
+    def speed(self) -> float:
+        """Over ground, m/s."""
+        return float(np.linalg.norm(self.velocity))
+
+
+_OPTIONAL_MAPS = ("disparity_confidence", "flow_confidence", "motion_mask")
+
+STATIC, UNKNOWN, MOVING = 0, 127, 255
+"""Values of a motion mask."""
+
+
+@dataclass(frozen=True, eq=False)
 class SceneFlow:
     """What moved between a reference frame and another frame, at every pixel of the reference's left image.
 
@@ -222,6 +325,10 @@ class SceneFlow:
         dt: time from the reference to the other frame, s; negative where the reference is the newer one.
         camera: calibration of the reference frame, None where unknown.
         frame_id: name of the left camera's optical frame.
+        disparity_confidence: how far the disparity is to be trusted, 0 to 1, float32 H x W; None where not computed.
+        flow_confidence: the same for flow and next disparity.
+        ego_motion: the camera's own motion, or why it is unknown; None where not computed.
+        motion_mask: uint8 H x W: 0 static, 255 moving, 127 unknown; None without ego-motion.
 
     Raises:
         InputError: shapes or dtypes disagree.
@@ -235,6 +342,10 @@ class SceneFlow:
     dt: float = 0.0
     camera: StereoCamera | None = None
     frame_id: str = ""
+    disparity_confidence: np.ndarray | None = None
+    flow_confidence: np.ndarray | None = None
+    ego_motion: EgoMotion | None = None
+    motion_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         import numpy as np
@@ -245,13 +356,25 @@ class SceneFlow:
             "disparity_next": (np.float32, size[:2]),
             "flow": (np.float32, (*size[:2], 2)),
             "valid": (np.bool_, size[:2]),
+            "disparity_confidence": (np.float32, size[:2]),
+            "flow_confidence": (np.float32, size[:2]),
+            "motion_mask": (np.uint8, size[:2]),
         }
         for name, (dtype, shape) in expected.items():
             array = getattr(self, name)
+            if array is None and name in _OPTIONAL_MAPS:
+                continue
             if array.dtype != dtype or array.shape != shape:
                 raise InputError(
                     f"scene flow: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
                 )
+
+    @property
+    def confidence(self) -> np.ndarray | None:
+        """The smaller of both confidences, float32 H x W, 0 to 1; None where they were not computed."""
+        if self.disparity_confidence is None or self.flow_confidence is None:
+            return None
+        return np.minimum(self.disparity_confidence, self.flow_confidence)
 
     @property
     def other_stamp(self) -> int:
