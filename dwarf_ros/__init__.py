@@ -2,7 +2,7 @@
 
 from pkgutil import extend_path
 
-from dwarf_ros.estimators import load_estimator as load_estimator
+from dwarf_ros.motion.refined import load_estimator as load_estimator
 
 # The generated messages (dwarf_ros.msg) are installed beside, not inside, a checkout that is on sys.path.
 __path__ = extend_path(__path__, __name__)

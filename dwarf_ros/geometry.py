@@ -209,8 +209,8 @@ def rigid_prediction(
     """Where points are seen after a rigid motion.
 
     Args:
-        columns, rows: of the points in the reference's left image, px, float32, any shapes that broadcast to that of the
-            disparity.
+        columns: of the points in the reference's left image, px, float32, of a shape that broadcasts to the disparity's.
+        rows: the same.
         disparity: of the points at the reference's time, px, float32; NaN where unknown.
         camera: the pair it was measured with.
         motion: 4x4 rigid motion of points from the reference's camera frame to the other's.

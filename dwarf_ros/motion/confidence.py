@@ -10,7 +10,19 @@ import numpy as np
 
 from dwarf_ros.motion.segmentation import Evidence
 
-_DISPARITY_WEIGHTS = (0.315, -1.151, 2.142, -5.248, 0.217, 0.342, -0.97, 1.536, -6.474, -0.496, 4.738)
+_DISPARITY_WEIGHTS = (
+    0.315,
+    -1.151,
+    2.142,
+    -5.248,
+    0.217,
+    0.342,
+    -0.97,
+    1.536,
+    -6.474,
+    -0.496,
+    4.738,
+)
 _DISPARITY_BIAS = 1.641
 _FLOW_WEIGHTS = (0.409, 1.425, -6.912, -0.318, -0.54, 1.692, -0.054, -2.396, 0.035)
 _FLOW_BIAS = 1.627
@@ -31,7 +43,8 @@ def confidences(
     Args:
         evidence: see there.
         labels: 0 static, else the number of the object.
-        refined_cost, own_cost: warping costs of the refined flow and of the estimate's own; 1 outside the image.
+        refined_cost: warping cost of the refined flow; 1 outside the image.
+        own_cost: the same of the estimate's own flow.
         stereo_cost: the same between left and right image; None where there was no right image.
     """
     valid = evidence.valid.astype(np.float32)

@@ -5,11 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from dwarf_ros.geometry import back_project, depth_from_disparity
-from dwarf_ros.motion.rigid import Matches, exponential, fit, logarithm, score, whitened
+from dwarf_ros.motion.rigid import (
+    DISPARITY_SIGMA,
+    Matches,
+    exponential,
+    fit,
+    linearized,
+    logarithm,
+    score,
+)
 from dwarf_ros.types import EgoMotion, SceneFlow
 
 _FEWEST = 64
 """Matches needed."""
+
+_NEAREST, _FARTHEST = 0.05, 1e6
+"""Depths, m, between which points are used."""
+
+_LEAST_PARALLAX = 4 * DISPARITY_SIGMA
+_FEWEST_NEAR = 30
+"""Matches needed whose parallax, px, says how far away they are."""
 
 _HYPOTHESES = 48
 _ROWS, _COLUMNS, _DEPTHS = 8, 16, 12
@@ -60,7 +75,7 @@ def fit_ego_motion(
     coarse = [fit(few, start, iterations=6).motion for start in best]
     costs = score(matches, np.stack(coarse), tolerance=4.0)
     found = fit(matches, coarse[int(np.argmin(costs))])
-    if prior is not None and prior.transform is not None:
+    if prior is not None and prior.transform is not None and prior.covariance is not None:
         difference = logarithm(np.linalg.inv(found.motion) @ prior.transform)
         if difference @ np.linalg.solve(found.covariance + prior.covariance, difference) < _GATE:
             information = np.linalg.inv(prior.covariance)
@@ -69,6 +84,10 @@ def fit_ego_motion(
     if fraction < 0.3:
         reason = f"only {100 * fraction:.0f} % of the pixels agree on one motion"
         return EgoMotion(reason=reason), found.noise
+    depth = matches.points[found.agreeing, 2]
+    parallax = matches.camera.fx * matches.camera.baseline / depth
+    if np.count_nonzero(parallax > _LEAST_PARALLAX) < _FEWEST_NEAR:
+        return EgoMotion(reason="the scene is too distant for its depth to be known"), found.noise
     sigma = np.sqrt(np.diag(found.covariance))
     if not np.isfinite(sigma).all() or sigma[:3].max() > 0.5 or sigma[3:].max() > 0.02:
         reason = "the scene does not determine the motion (flat, distant or without texture)"
@@ -90,11 +109,24 @@ def _matches(scene_flow: SceneFlow) -> tuple[str | None, Matches | None]:
     flow, disparity_next = scene_flow.flow[grid], scene_flow.disparity_next[grid]
     parallax = disparity_next - np.float32(camera.cx - camera.cx_right)
     with np.errstate(invalid="ignore"):
-        known = scene_flow.valid[grid] & (depth < 1e6) & np.isfinite(flow).all(axis=-1) & (parallax > 0)
+        known = (
+            scene_flow.valid[grid]
+            & (depth > _NEAREST)
+            & (depth < _FARTHEST)
+            & np.isfinite(flow).all(axis=-1)
+            & (parallax > 0)
+        )
     rows, columns = np.nonzero(known)
     if rows.size < _FEWEST:
-        return f"{rows.size} valid pixels of {known.size} looked at, expected at least {_FEWEST}", None
-    depth, seen_flow, disparity_next = depth[rows, columns], flow[rows, columns], disparity_next[rows, columns]
+        return (
+            f"{rows.size} valid pixels of {known.size} looked at, expected at least {_FEWEST}",
+            None,
+        )
+    depth, seen_flow, disparity_next = (
+        depth[rows, columns],
+        flow[rows, columns],
+        disparity_next[rows, columns],
+    )
     cell = rows * _ROWS // known.shape[0] * _COLUMNS + columns * _COLUMNS // known.shape[1]
     depth_bin = np.clip(np.floor(3 * np.log2(depth / depth.min())), 0, _DEPTHS - 1).astype(np.int64)
     # At most so many of each cell and depth, in an order that does not depend on the content.
@@ -127,7 +159,7 @@ def _hypotheses(matches: Matches, starts: np.ndarray) -> np.ndarray:
     motions = np.repeat(starts[-1:], _HYPOTHESES, axis=0)
     triples = matches.take(rng.choice(len(matches), (_HYPOTHESES, 3), p=probability))
     for _ in range(4):
-        residual, jacobian = whitened(triples, motions)
+        residual, jacobian = linearized(triples, motions)
         residual = np.where(np.isfinite(residual), residual, 0).reshape(_HYPOTHESES, 9, 1)
         jacobian = jacobian.reshape(_HYPOTHESES, 9, 6)
         transposed = np.swapaxes(jacobian, 1, 2)

@@ -37,7 +37,8 @@ def fill_disparity(
         disparity: of every second pixel of every second row, full-size px, float32 h x w; NaN where unknown.
         camera: of the full-size images.
         motion: 4x4 rigid motion of points from the reference's camera frame to the other's.
-        reference, other: descriptors of the two left images.
+        reference: descriptors of the reference's left image.
+        other: descriptors of the other frame's left image.
 
     Returns:
         disparity: float32 h x w; NaN only where nothing is known.

@@ -67,8 +67,10 @@ def find_objects(scene_flow: SceneFlow) -> list[MovingObject]:
 
 def _object(segment: Segment, scene_flow: SceneFlow, shape: tuple[int, int]) -> MovingObject:
     ego_motion, camera, dt = scene_flow.ego_motion, scene_flow.camera, scene_flow.dt
-    assert ego_motion is not None and ego_motion.transform is not None and camera is not None
+    assert ego_motion is not None
+    assert ego_motion.transform is not None
     assert ego_motion.covariance is not None
+    assert camera is not None
     center = segment.center
     # Where the object's center is after dt, along the reference's axes, had the camera not moved.
     over_ground = np.linalg.inv(ego_motion.transform) @ segment.fit.motion

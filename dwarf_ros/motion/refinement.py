@@ -49,7 +49,8 @@ def refine(
 
     Args:
         scene_flow: an estimate.
-        reference_left, other_left: uint8 H x W x 3 RGB or H x W gray, the images it is of.
+        reference_left: left image of the reference, uint8 H x W x 3 RGB or H x W gray.
+        other_left: left image of the other frame, the same.
         reference_right: right image of the reference, only for the confidence of the disparity.
         previous: 4 x 4 motion of the pair before, as one hypothesis of the ego-motion.
         prior: motion known from elsewhere, such as wheel odometry; used unless it contradicts the images.
@@ -95,7 +96,13 @@ def refine(
         right = descriptors(reference_right)
         stereo_cost = warping_cost(reference, right, x, np.broadcast_to(y, x.shape))
     return _composed(
-        scene_flow, ego_motion, evidence, segments, labels, safe, _Costs(cost, own_cost, stereo_cost)
+        scene_flow,
+        ego_motion,
+        evidence,
+        segments,
+        labels,
+        safe,
+        _Costs(cost, own_cost, stereo_cost),
     )
 
 
@@ -119,7 +126,8 @@ def _gather(
     camera = scene_flow.camera
     assert camera is not None  # There is no ego-motion without.
     known = scene_flow.disparity[::2, ::2]
-    known = np.where(known > max(camera.cx - camera.cx_right, 0), known, np.float32(np.nan))
+    possible = (known > max(camera.cx - camera.cx_right, 0)) & (known < 2 * camera.width)
+    known = np.where(possible, known, np.float32(np.nan))
     disparity, safe = fill_disparity(known, camera, motion, reference, other)
     height, width = disparity.shape
     columns = np.arange(0, 2 * width, 2, dtype=np.float32)[None]
@@ -200,9 +208,7 @@ def _claim(
     predicted = rigid_prediction(
         evidence.columns[:, part[1]], evidence.rows[part[0]], disparity, camera, motion
     )
-    moving_cost = warping_cost(
-        (reference[0][part], reference[1][part]), other, *predicted[:2]
-    )
+    moving_cost = warping_cost((reference[0][part], reference[1][part]), other, *predicted[:2])
     gain = cv2.blur(static_cost[part], (3, 3)) - cv2.blur(moving_cost, (3, 3))
     tolerance = 0.3 + 0.02 * middle
     claimed = (gain > np.where(seed, np.float32(-0.03), np.float32(-0.01))) & (
@@ -233,7 +239,9 @@ def _composed(
     assert motion is not None
     safe |= labels > 0
     known_before = np.isfinite(scene_flow.disparity)
-    filled = np.where(known_before, scene_flow.disparity, _enlarged(evidence.disparity, known_before.shape))
+    filled = np.where(
+        known_before, scene_flow.disparity, _enlarged(evidence.disparity, known_before.shape)
+    )
     flow, disparity_next = rigid_scene_flow(filled, camera, motion)
     full_labels = _enlarged(labels, known_before.shape)
     for number, segment in enumerate(segments, start=1):
@@ -262,7 +270,9 @@ def _composed(
     disparity[~known] = np.nan
     disparity_next[unknown] = np.nan
     certain = inside(evidence.predicted) & safe & (cv2.blur(costs.refined, (5, 5)) < 0.25)
-    mask = np.where(labels > 0, np.uint8(MOVING), np.where(certain, np.uint8(STATIC), np.uint8(UNKNOWN)))
+    mask = np.where(
+        labels > 0, np.uint8(MOVING), np.where(certain, np.uint8(STATIC), np.uint8(UNKNOWN))
+    )
     return replace(
         scene_flow,
         disparity=disparity,
@@ -279,5 +289,7 @@ def _composed(
 def _enlarged(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Twice the size, each value four times; cut to the shape."""
     kind = np.uint8 if values.dtype == bool else values.dtype
-    large = cv2.resize(values.astype(kind, copy=False), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(
+        values.astype(kind, copy=False), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST
+    )
     return large[: shape[0], : shape[1]].astype(values.dtype, copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,15 @@ FLOW_SIGMA = 0.35
 
 DISPARITY_SIGMA = 0.35
 """Standard deviation of a disparity that is right, px."""
+
+SHARED_FLOW_SIGMA = 0.045
+SHARED_DISPARITY_SIGMA = 0.09
+SHARED_FLOW_SCALE = 0.0045
+"""Errors that all pixels have in common: of the flow, px, the disparities, px, and of the flow as a part of its length;
+all of them where the noise is as expected, and in proportion to it."""
+
+_BETWEEN_CELLS = 3.0
+"""By how much variances are larger than if cells of the image were independent."""
 
 _NEAREST = 0.05
 """A point that comes nearer than this to the camera's plane, m, is behind it."""
@@ -93,9 +103,55 @@ def logarithm(motion: np.ndarray) -> np.ndarray:
     return np.concatenate([motion[:3, 3], axis / 2 * (angle / sine if sine > 1e-12 else 1.0)])
 
 
-def whitened(
-    matches: Matches, motion: np.ndarray, jacobian: bool = True
-) -> tuple[np.ndarray, np.ndarray | None]:
+class _Projection(NamedTuple):
+    """Matches moved into the other frame; all float64 ... x N [x 3]."""
+
+    residual: np.ndarray
+    """Whitened; infinite where the point ends behind the camera."""
+    effect: np.ndarray
+    """Of the disparity's noise on the prediction, in units of the estimate's own noise."""
+    shrink: np.ndarray
+    """(I + effect effect^T)^(-1/2) = I - shrink effect effect^T."""
+    x: np.ndarray
+    y: np.ndarray
+    inverse: np.ndarray
+    """1 / depth, and column and row over the focal length."""
+    behind: np.ndarray
+    missing: np.ndarray
+
+
+def _project(matches: Matches, motion: np.ndarray) -> _Projection:
+    camera, points, seen = matches.camera, matches.points, matches.seen
+    rotated = points @ np.swapaxes(motion[..., :3, :3], -1, -2)
+    moved = rotated + motion[..., None, :3, 3]
+    behind = moved[..., 2] < _NEAREST
+    inverse = 1 / np.where(behind, 1, moved[..., 2])
+    x, y = moved[..., 0] * inverse, moved[..., 1] * inverse
+    fx, fy, gain = camera.fx, camera.fy, camera.fx * camera.baseline
+    residual = np.empty(moved.shape)
+    residual[..., 0] = (seen[..., 0] - camera.cx - fx * x) / FLOW_SIGMA
+    residual[..., 1] = (seen[..., 1] - camera.cy - fy * y) / FLOW_SIGMA
+    offset = camera.cx - camera.cx_right
+    residual[..., 2] = (seen[..., 2] - offset - gain * inverse) / DISPARITY_SIGMA
+    # A point p moves by -p / parallax for each px of disparity.
+    toward = points[..., 2] * (-DISPARITY_SIGMA / gain)
+    scale = inverse * toward / FLOW_SIGMA
+    effect = np.empty(moved.shape)
+    effect[..., 0] = fx * scale * (rotated[..., 0] - x * rotated[..., 2])
+    effect[..., 1] = fy * scale * (rotated[..., 1] - y * rotated[..., 2])
+    effect[..., 2] = (-gain / DISPARITY_SIGMA) * inverse * inverse * toward * rotated[..., 2]
+    missing = np.broadcast_to(np.isnan(seen[..., 2]), behind.shape)
+    residual[missing, 2] = 0
+    effect[missing, 2] = 0
+    square = np.einsum("...i,...i->...", effect, effect)
+    shrink = (1 - 1 / np.sqrt(1 + square)) / np.maximum(square, 1e-12)
+    with np.errstate(invalid="ignore", over="ignore"):
+        residual -= (shrink * np.einsum("...i,...i->...", effect, residual))[..., None] * effect
+    residual[behind] = np.inf
+    return _Projection(residual, effect, shrink, x, y, inverse, behind, missing)
+
+
+def residuals(matches: Matches, motion: np.ndarray) -> np.ndarray:
     """Residuals of matches for a rigid motion, divided by their standard deviations.
 
     The noise is that of flow and next disparity plus the effect of the disparity's own noise on the prediction.
@@ -103,72 +159,46 @@ def whitened(
     Args:
         matches: N of them.
         motion: float64 ... x 4 x 4, of points from the reference's camera frame to the other's.
-        jacobian: whether that of the residuals is wanted.
 
     Returns:
-        residuals: float64 ... x N x 3; infinite where the point ends behind the camera.
-        jacobian: ... x N x 3 x 6 of the prediction with respect to xi in ``motion @ exp(xi)``; zeros where the point ends
-            behind the camera. None where not wanted.
+        float64 ... x N x 3; infinite where the point ends behind the camera, 0 where the next disparity is unknown.
     """
-    camera = matches.camera
-    points, seen = matches.points, matches.seen
-    rotation = motion[..., :3, :3]
-    moved_rotation = points @ np.swapaxes(rotation, -1, -2)
-    moved = moved_rotation + motion[..., None, :3, 3]
-    z = moved[..., 2]
-    behind = z < _NEAREST
-    inverse = 1 / np.where(behind, 1, z)
-    x, y = moved[..., 0] * inverse, moved[..., 1] * inverse
-    fx, fy, gain = camera.fx, camera.fy, camera.fx * camera.baseline
-    residual = np.stack(
-        [
-            seen[..., 0] - camera.cx - fx * x,
-            seen[..., 1] - camera.cy - fy * y,
-            seen[..., 2] - (camera.cx - camera.cx_right) - gain * inverse,
-        ],
-        axis=-1,
-    )
-    # Effect of the disparity's noise: a point p moves by -p / parallax for each px.
-    parallax = gain / points[..., 2]
-    along = moved_rotation * (-DISPARITY_SIGMA / parallax)[..., None]
-    effect = np.stack(
-        [
-            fx * inverse * (along[..., 0] - x * along[..., 2]) / FLOW_SIGMA,
-            fy * inverse * (along[..., 1] - y * along[..., 2]) / FLOW_SIGMA,
-            -gain * inverse * inverse * along[..., 2] / DISPARITY_SIGMA,
-        ],
-        axis=-1,
-    )
-    missing = np.isnan(residual[..., 2])
-    residual[missing, 2] = 0
-    effect[missing, 2] = 0
-    residual /= np.array([FLOW_SIGMA, FLOW_SIGMA, DISPARITY_SIGMA])
-    square = np.einsum("...i,...i->...", effect, effect)
-    # (I + a a^T)^(-1/2) = I - shrink a a^T
-    shrink = (1 - 1 / np.sqrt(1 + square)) / np.maximum(square, 1e-12)
-    residual -= (shrink * np.einsum("...i,...i->...", effect, residual))[..., None] * effect
-    residual[behind] = np.inf
-    if not jacobian:
-        return residual, None
-    zero = np.zeros_like(x)
-    scale = inverse / FLOW_SIGMA
-    by_point = np.stack(
-        [
-            np.stack([fx * scale, zero, -fx * scale * x], axis=-1),
-            np.stack([zero, fy * scale, -fy * scale * y], axis=-1),
-            np.stack([zero, zero, -gain / DISPARITY_SIGMA * inverse * inverse], axis=-1),
-        ],
-        axis=-2,
-    )
-    by_point[missing, 2] = 0
-    by_point -= shrink[..., None, None] * effect[..., :, None] * np.einsum(
-        "...i,...ij->...j", effect, by_point
-    )[..., None, :]
-    by_point[behind] = 0
-    by_point = by_point @ rotation[..., None, :, :]
-    return residual, np.concatenate(
-        [by_point, np.cross(points[..., None, :], by_point)], axis=-1
-    )
+    return _project(matches, motion).residual
+
+
+def linearized(matches: Matches, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals and their derivatives.
+
+    Args:
+        matches: N of them.
+        motion: float64 ... x 4 x 4.
+
+    Returns:
+        residuals: as of `residuals`.
+        jacobian: float64 ... x N x 3 x 6 of the prediction, divided as the residuals, with respect to xi in
+            ``motion @ exponential(xi)``; zeros where the point ends behind the camera.
+    """
+    camera, at = matches.camera, _project(matches, motion)
+    by_point = np.zeros((*at.residual.shape, 3))
+    scale = at.inverse / FLOW_SIGMA
+    by_point[..., 0, 0] = camera.fx * scale
+    by_point[..., 0, 2] = -camera.fx * scale * at.x
+    by_point[..., 1, 1] = camera.fy * scale
+    by_point[..., 1, 2] = -camera.fy * scale * at.y
+    gain = camera.fx * camera.baseline
+    by_point[..., 2, 2] = (-gain / DISPARITY_SIGMA) * at.inverse * at.inverse
+    by_point[at.missing, 2] = 0
+    along = np.einsum("...i,...ij->...j", at.effect, by_point)
+    by_point -= (at.shrink[..., None] * at.effect)[..., None] * along[..., None, :]
+    by_point[at.behind] = 0
+    by_point = by_point @ motion[..., None, :3, :3]
+    jacobian = np.empty((*at.residual.shape, 6))
+    jacobian[..., :3] = by_point
+    x, y, z = (matches.points[..., None, axis] for axis in range(3))
+    jacobian[..., 3] = y * by_point[..., 2] - z * by_point[..., 1]
+    jacobian[..., 4] = z * by_point[..., 0] - x * by_point[..., 2]
+    jacobian[..., 5] = x * by_point[..., 1] - y * by_point[..., 0]
+    return at.residual, jacobian
 
 
 def score(matches: Matches, motion: np.ndarray, tolerance: float) -> np.ndarray:
@@ -179,7 +209,7 @@ def score(matches: Matches, motion: np.ndarray, tolerance: float) -> np.ndarray:
         motion: the motions.
         tolerance: Mahalanobis length of the residual that counts half.
     """
-    residual, _ = whitened(matches, motion, jacobian=False)
+    residual = residuals(matches, motion)
     square = np.einsum("...i,...i->...", residual, residual) / tolerance**2
     with np.errstate(invalid="ignore"):
         cost = np.where(np.isfinite(square), square / (1 + square), 1.0)
@@ -221,7 +251,7 @@ def fit(
     information = np.zeros((6, 6)) if prior is None else prior[1]
     noise = 1.0
     for _ in range(iterations):
-        residual, jacobian = whitened(matches, motion)
+        residual, jacobian = linearized(matches, motion)
         weight, noise = _robust_weights(residual, matches.weights)
         flat = jacobian.reshape(-1, 6)
         weighted = flat * np.repeat(weight / noise**2, 3)[:, None]
@@ -232,19 +262,17 @@ def fit(
             gradient = gradient + information @ logarithm(np.linalg.inv(motion) @ prior[0])
         step = np.linalg.solve(hessian + 1e-9 * np.trace(hessian) / 6 * np.eye(6), gradient)
         # No camera moves this far between two frames that can be matched.
-        step *= min(1.0, 10 / max(np.linalg.norm(step[:3]), 1e-9), 0.5 / max(np.linalg.norm(step[3:]), 1e-9))
+        longest = max(np.linalg.norm(step[:3]) / 10, np.linalg.norm(step[3:]) / 0.5, 1.0)
+        step = step / longest
         motion = motion @ exponential(step)
         if np.abs(step[:3]).max() < 1e-5 and np.abs(step[3:]).max() < 1e-6:
             break
-    residual, jacobian = whitened(matches, motion)
+    residual, jacobian = linearized(matches, motion)
     weight, noise = _robust_weights(residual, matches.weights)
     length = np.sqrt(np.einsum("ni,ni->n", residual, residual))
-    return Fit(
-        motion,
-        _covariance(residual, jacobian, weight, matches.cells, information, noise),
-        length < 3.4 * noise,
-        noise,
-    )
+    residual[~np.isfinite(residual)] = 0
+    covariance = _covariance(matches, motion, residual, jacobian, weight, information, noise)
+    return Fit(motion, covariance, length < 3.4 * noise, noise)
 
 
 def _robust_weights(residual: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
@@ -257,23 +285,44 @@ def _robust_weights(residual: np.ndarray, weights: np.ndarray) -> tuple[np.ndarr
 
 
 def _covariance(
+    matches: Matches,
+    motion: np.ndarray,
     residual: np.ndarray,
     jacobian: np.ndarray,
     weight: np.ndarray,
-    cells: np.ndarray,
     information: np.ndarray,
     noise: float,
 ) -> np.ndarray:
-    """Sandwich estimate that takes the errors within each cell of the image as dependent (Liang and Zeger, 1986)."""
-    residual = np.where(np.isfinite(residual), residual, 0)
+    """Sandwich estimate, and the effect of errors that all pixels share.
+
+    Errors within a cell of the image are taken as dependent (Liang and Zeger, Biometrika 1986).
+    """
     gradient = np.einsum("nri,nr->ni", jacobian, residual * weight[:, None])
-    by_cell = np.stack(
-        [np.bincount(cells, gradient[:, axis], minlength=int(cells.max()) + 1) for axis in range(6)]
-    )
+    by_cell = np.stack([np.bincount(matches.cells, gradient[:, axis]) for axis in range(6)])
     flat = jacobian.reshape(-1, 6)
-    hessian = flat.T @ (flat * np.repeat(weight, 3)[:, None])
-    hessian += information * noise**2
+    hessian = flat.T @ (flat * np.repeat(weight, 3)[:, None]) + information * noise**2
     bread = np.linalg.inv(hessian + 1e-12 * np.trace(hessian) * np.eye(6))
-    middle = by_cell @ by_cell.T + information * noise**4
+    shared = np.einsum(
+        "nri,knr->ik", jacobian, _shared_errors(matches, motion) * weight[:, None], optimize=True
+    )
+    shared *= noise
+    middle = _BETWEEN_CELLS * by_cell @ by_cell.T + shared @ shared.T + information * noise**4
     covariance = bread @ middle @ bread
     return (covariance + covariance.T) / 2
+
+
+def _shared_errors(matches: Matches, motion: np.ndarray) -> np.ndarray:
+    """Whitened residuals of errors of one standard deviation in all flows, disparities and flow lengths: 4 x N x 3."""
+    at, camera, points = _project(matches, motion), matches.camera, matches.points
+    errors = np.zeros((4, len(matches), 3))
+    errors[0, :, 0] = errors[1, :, 1] = SHARED_FLOW_SIGMA / FLOW_SIGMA
+    errors[2] = -at.effect
+    errors[2, :, 2] += 1
+    errors[2] *= SHARED_DISPARITY_SIGMA / DISPARITY_SIGMA
+    errors[3, :, 0] = camera.fx * (at.x - points[:, 0] / points[:, 2])
+    errors[3, :, 1] = camera.fy * (at.y - points[:, 1] / points[:, 2])
+    errors[3] *= SHARED_FLOW_SCALE / FLOW_SIGMA
+    along = np.einsum("ni,kni->kn", at.effect, errors)
+    errors -= (at.shrink * along)[..., None] * at.effect
+    errors[:, at.behind] = 0
+    return errors

@@ -129,13 +129,17 @@ def find_segments(evidence: Evidence, moving: np.ndarray) -> list[Segment]:
         segments, largest first, whose pixels agree on one rigid motion that differs significantly from the static scene's.
     """
     camera = evidence.camera
-    depth = camera.fx * camera.baseline / np.maximum(
-        evidence.disparity - np.float32(camera.cx - camera.cx_right), np.float32(0.1)
+    depth = (
+        camera.fx
+        * camera.baseline
+        / np.maximum(evidence.disparity - np.float32(camera.cx - camera.cx_right), np.float32(0.1))
     )
     # Cut where the depth steps by more than its noise and the gap allow.
     tolerance = _GAP + depth * depth * np.float32(2.0 / (camera.fx * camera.baseline))
     kernel = np.ones((3, 3), np.uint8)
-    step = cv2.dilate(depth, kernel) - cv2.erode(depth, kernel)
+    unknown = ~np.isfinite(depth)
+    step = cv2.dilate(np.where(unknown, np.float32(0), depth), kernel)
+    step -= cv2.erode(np.where(unknown, np.float32(1e6), depth), kernel)
     connected = (moving & (step < 2 * tolerance)).astype(np.uint8)
     count, labels = cv2.connectedComponents(connected, connectivity=8)
     if count == 1:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from dwarf_ros.motion.objects import find_objects
 from dwarf_ros.motion.rigid import exponential, logarithm
-from dwarf_ros.types import MovingObject, SceneFlow
+from dwarf_ros.types import EgoMotion, MovingObject, SceneFlow, StereoCamera
 
 _GATE = 16.3
 """99.9 % quantile of chi-square with three degrees of freedom."""
@@ -43,13 +44,22 @@ class _Track:
     static_since: int | None = None
 
 
+class _Frame(NamedTuple):
+    """What is remembered of the previous frame."""
+
+    stamp: int
+    dt: float
+    camera: StereoCamera | None
+    ego_motion: EgoMotion | None
+
+
 class Tracker:
     """Assigns objects to tracks, nearest first, and filters them with constant velocity over ground (Kalman filter)."""
 
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
         self._next_id = 0
-        self._latest: SceneFlow | None = None
+        self._latest: _Frame | None = None
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -71,16 +81,16 @@ class Tracker:
             pixels), with filtered velocities along this reference's axes; none that has been static for a second.
         """
         objects = find_objects(scene_flow)
-        stamp, dt, latest = scene_flow.stamp, 0.0, self._latest
+        frame = _Frame(scene_flow.stamp, scene_flow.dt, scene_flow.camera, scene_flow.ego_motion)
+        stamp, dt, latest = frame.stamp, 0.0, self._latest
         camera_motion = np.eye(4)
         if latest is not None:
             dt = (stamp - latest.stamp) * 1e-9
-            if not 0 < dt <= _LONGEST_GAP or latest.camera != scene_flow.camera:
+            if not 0 < dt <= _LONGEST_GAP or latest.camera != frame.camera:
                 self.reset()
             else:
-                camera_motion = _motion_between(latest, scene_flow, dt)
-        # The maps are large, and all that is needed are the times and the motion.
-        self._latest = scene_flow
+                camera_motion = _motion_between(latest, frame, dt)
+        self._latest = frame
         for track in self._tracks:
             _predict(track, dt, camera_motion)
         assigned = self._assign(objects)
@@ -89,6 +99,8 @@ class Tracker:
                 track.misses += 1
         for index, item in enumerate(objects):
             owner = next((t for t in self._tracks if assigned.get(t.id) == index), None)
+            if owner is None and item.speed < _SLOWEST:
+                continue
             if owner is None:
                 self._tracks.append(_started(self._next_id, item))
                 self._next_id += 1
@@ -104,8 +116,7 @@ class Tracker:
             for track in self._tracks
             if track.misses <= _MOST_MISSES
             and (
-                track.static_since is None
-                or (stamp - track.static_since) * 1e-9 < _STATIC_SECONDS
+                track.static_since is None or (stamp - track.static_since) * 1e-9 < _STATIC_SECONDS
             )
         ]
         return [_reported(track) for track in self._tracks]
@@ -130,7 +141,7 @@ class Tracker:
         return assigned
 
 
-def _motion_between(earlier: SceneFlow, later: SceneFlow, dt: float) -> np.ndarray:
+def _motion_between(earlier: _Frame, later: _Frame, dt: float) -> np.ndarray:
     """4 x 4 motion of static points from one reference's camera frame to the next, at constant velocity over gaps."""
     # With a positive dt the earlier estimate spans the time between both, otherwise the later one.
     source = earlier if earlier.dt > 0 else later
@@ -181,7 +192,9 @@ def _reported(track: _Track) -> MovingObject:
         id=track.id,
         pose=pose,
         velocity=track.state[3:].copy(),
-        position_covariance=track.latest.position_covariance if seen else track.covariance[:3, :3].copy(),
+        position_covariance=track.latest.position_covariance
+        if seen
+        else track.covariance[:3, :3].copy(),
         velocity_covariance=track.covariance[3:, 3:].copy(),
         mask=track.latest.mask if seen else None,
         box=track.latest.box if seen else None,
