@@ -228,6 +228,8 @@ class EgoMotion:
     reason: str | None = None
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         if (self.transform is None) != (self.covariance is None):
             raise InputError("ego-motion: expected transform and covariance together or neither")
         if (self.transform is None) != (self.reason is not None):
@@ -299,6 +301,8 @@ class MovingObject:
     @property
     def speed(self) -> float:
         """Over ground, m/s."""
+        import numpy as np
+
         return float(np.linalg.norm(self.velocity))
 
 
@@ -372,6 +376,8 @@ class SceneFlow:
     @property
     def confidence(self) -> np.ndarray | None:
         """The smaller of both confidences, float32 H x W, 0 to 1; None where they were not computed."""
+        import numpy as np
+
         if self.disparity_confidence is None or self.flow_confidence is None:
             return None
         return np.minimum(self.disparity_confidence, self.flow_confidence)

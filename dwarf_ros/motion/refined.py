@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from dwarf_ros.estimators import Estimator
 from dwarf_ros.estimators import load_estimator as load_unrefined
-from dwarf_ros.motion.rigid import exponential, logarithm
 from dwarf_ros.types import EgoMotion, InputError, SceneFlow, StereoFrame
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REFINEMENTS = ("rigid", "none")
 
@@ -82,6 +83,8 @@ class RefinedEstimator:
             return None
         if scene_flow.dt * latest.dt <= 0:
             return None
+        from dwarf_ros.motion.rigid import exponential, logarithm
+
         return exponential(logarithm(latest.ego_motion.transform) * (scene_flow.dt / latest.dt))
 
 
