@@ -169,6 +169,7 @@ def test_import_of_a_checkpoint_that_is_not_there(tmp_path):
     [
         (["export", "absent.safetensors", "out.onnx"], ["absent.safetensors"]),
         (["export", "absent.safetensors", "out.onnx", "--size=384"], ["--size", "'384'"]),
+        (["quantize", "absent.safetensors", "--size=60x128"], ["--size: height: 60 px"]),
         (["quantize", "absent.safetensors"], ["absent.safetensors"]),
         (["benchmark", "--weights=absent.safetensors"], ["absent.safetensors"]),
         (["benchmark", "--engine=abacus"], ["'abacus'", "auto"]),

@@ -135,6 +135,12 @@ def image_size(options: argparse.Namespace) -> tuple[int, int]:
     height, _, width = options.size.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise InputError(f"size: got {options.size!r}, expected HxW in px, such as 384x1280")
+    from dwarf_ros.network.codec import check_size
+
+    try:
+        check_size(int(height), int(width))
+    except InputError as error:
+        raise InputError(f"size: {error}") from None
     return int(height), int(width)
 
 

@@ -105,10 +105,10 @@ def _check(
     largest = 0.0
     for seed in range(_CHECKS):
         images = _example(seed, shape)
-        answer = run(images)
+        outputs = run(images)
         for name, expected in model(images, training=False).items():
             expected = np.asarray(expected)
-            difference = np.abs(answer[name] - expected)
+            difference = np.abs(outputs[name] - expected)
             largest = max(largest, float(difference.max()))
             if not (difference <= TOLERANCE_PX * np.maximum(1.0, 0.01 * np.abs(expected))).all():
                 raise InputError(
@@ -168,8 +168,8 @@ def _saved_model_runner(folder: Path) -> Callable[[Images], Images]:
     serve = loaded.signatures["serving_default"]
 
     def run(images: Images) -> Images:
-        answer = serve(**{name: tf.constant(image) for name, image in images.items()})
-        return {name: output.numpy() for name, output in answer.items()}
+        outputs = serve(**{name: tf.constant(image) for name, image in images.items()})
+        return {name: output.numpy() for name, output in outputs.items()}
 
     return run
 
@@ -197,7 +197,7 @@ def _plan_runner(plan: Path) -> Callable[[Images], Images]:
 
     def run(images: Images) -> Images:
         with TrtRunner(engine) as runner:
-            answer = runner.infer({name: np.ascontiguousarray(images[name]) for name in images})
-            return {name: np.array(answer[name]) for name in OUTPUTS}
+            outputs = runner.infer({name: np.ascontiguousarray(images[name]) for name in images})
+            return {name: np.array(outputs[name]) for name in OUTPUTS}
 
     return run
