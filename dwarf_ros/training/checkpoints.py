@@ -1,7 +1,7 @@
-"""Checkpoints: weights, the optimiser's state and how far the training has come, in one safetensors file.
+"""Checkpoints: weights, state of the optimizer and progress of a training in one safetensors file.
 
-A file appears whole or not at all. Tensors of the network are named as in a published checkpoint under `network/`, the
-optimiser's are numbered under `optimizer/`; the header holds the rest as JSON.
+Files appear whole or not at all. Tensors of the network are named as in a published checkpoint under `network/`, those of the
+optimizer are numbered under `optimizer/`; the header holds the rest as JSON.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _NAME = re.compile(r"step-([0-9]{8,})\.safetensors")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far a training has come.
+    """Progress of a training.
 
     Attributes:
         step: steps done.
-        config: what it was told, as `config_values` gives it.
-        best_score: the lowest of the validations so far; None before the first.
+        config: its configuration, as returned by `config_values`.
+        best_score: lowest score of the validations so far; None before the first.
     """
 
     step: int
@@ -41,7 +41,7 @@ class TrainingState:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints in a folder, oldest step first; none where it does not exist."""
+    """Checkpoints in a folder, oldest step first; empty if the folder does not exist."""
     if not folder.is_dir():
         return []
     found = [
@@ -53,10 +53,10 @@ def find_checkpoints(folder: Path) -> list[Path]:
 def write_checkpoint(
     folder: Path, model: keras.Model, optimizer: Any, state: TrainingState, keep: int
 ) -> Path:
-    """Write a checkpoint of a network and its optimiser, and remove all but the last `keep` of the folder.
+    """Write a checkpoint of a network and its optimizer, and remove all but the last `keep` in the folder.
 
     Raises:
-        InputError: it cannot be written, such as to a full disk; the ones before it stay.
+        InputError: it cannot be written, e.g. because the disk is full; earlier ones are kept.
     """
     from safetensors.numpy import save
 
@@ -74,17 +74,17 @@ def write_checkpoint(
 
 
 def read_state(file: Path) -> TrainingState:
-    """How far the training of a checkpoint has come.
+    """Read the progress stored in a checkpoint.
 
     Raises:
-        InputError: the file is damaged or no checkpoint.
+        InputError: the file is damaged or not a checkpoint.
     """
     with _opened(file) as tensors:
         return _state(file, tensors)
 
 
 def restore(file: Path, model: keras.Model, optimizer: Any) -> TrainingState:
-    """Put a checkpoint's weights and optimiser state in place.
+    """Load weights and optimizer state from a checkpoint.
 
     Args:
         file: written by `write_checkpoint`.
@@ -92,7 +92,7 @@ def restore(file: Path, model: keras.Model, optimizer: Any) -> TrainingState:
         optimizer: built for the network's variables.
 
     Raises:
-        InputError: the file is damaged or no checkpoint, or does not fit the network or the optimiser.
+        InputError: the file is damaged, not a checkpoint, or does not match the network or the optimizer.
     """
     variables = {f"network/{name}": v for name, v in named_variables(model).items()}
     for index, variable in enumerate(optimizer.variables):
@@ -113,7 +113,7 @@ def restore(file: Path, model: keras.Model, optimizer: Any) -> TrainingState:
 def _array(variable: keras.Variable) -> np.ndarray:
     from keras import ops
 
-    # Contiguous, because safetensors writes the memory as it lies.
+    # Contiguous, because safetensors writes the raw memory.
     values = ops.convert_to_numpy(variable.value)
     return np.array(values, order="C")
 

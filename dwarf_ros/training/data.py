@@ -1,4 +1,4 @@
-"""Batches of augmented samples: each is a function of the configuration and the step alone, whoever makes it."""
+"""Batches of augmented samples, each of which depends on the configuration and the step alone."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from dwarf_ros.types import InputError
 from dwarf_ros.workers import map_over
 
 _ROOM = 1 << 30
-"""Bytes that a folder in memory must have free: a container often has 64 MiB, too few for some batches."""
+"""Free bytes required to use a folder in memory; containers often have 64 MiB, too little for large batches."""
 
-# Words that keep the random numbers of different uses apart.
+# Seeds that separate the random numbers of different uses.
 _ORDER, _DRAWS, _CAMERAS = 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a step learns from.
+    """Input of a training step.
 
     Attributes:
         images: uint8 batch x 4 x H x W x 3: left_t0, right_t0, left_t1, right_t1.
-        truth: float32 batch x H x W x 4, px, in the network's signs: disparity and disparity_change (negative), u, v; NaN
-            where unknown.
+        truth: float32 batch x H x W x 4, px, in the order and signs of the network's outputs: disparity and next disparity (both
+            negative), u, v; NaN where unknown.
     """
 
     images: np.ndarray
@@ -50,7 +50,7 @@ class Batch:
 
 
 class Samples(Protocol):
-    """What can be learnt from: samples by index."""
+    """Labeled samples by index."""
 
     def __len__(self) -> int: ...
 
@@ -58,15 +58,15 @@ class Samples(Protocol):
 
 
 class DriveSamples:
-    """Neighbouring frames of procedural drives, forwards and backwards in time.
+    """Consecutive frames of procedural drives, forwards and backwards in time.
 
     Args:
-        seed: of the first drive; the others count up from it.
+        seed: of the first drive; each further drive has the next seed.
         count: number of samples.
         height, width: image size, px.
-        frames: of each drive; the samples are of its first pair of frames forwards, backwards, of its second pair, ...
-        vary_cameras: drives have focal lengths of 0.6 to 0.95 of the width, baselines of 0.35 to 0.7 m and 5 to 15 frames a
-            second, instead of those of `ProceduralDrive`.
+        frames: of each drive; its samples are the first pair of frames forwards, then backwards, then the second pair, ...
+        vary_cameras: vary focal length (0.6 to 0.95 of the width), baseline (0.35 to 0.7 m) and frame rate (5 to 15 Hz) instead
+            of using those of `ProceduralDrive`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class DriveSamples:
         return self._count
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample of a drive; all its pixels are in `occ`, those seen in the other images in `noc`."""
+        """Sample of a drive; `occ` has all its pixels, `noc` those visible in the other images."""
         if not 0 <= index < self._count:
             raise IndexError(f"no sample {index}, there are {self._count}")
         number, place = divmod(index, 2 * (self._frames - 1))
@@ -133,7 +133,7 @@ class _First:
 
 
 class Cached:
-    """Generated samples that are rendered once and then read from a folder, whole or not at all.
+    """Generated samples, rendered once and then read from a folder.
 
     Raises:
         InputError: the folder holds samples of other settings, or cannot be written.
@@ -162,7 +162,7 @@ class Cached:
             with np.load(file, allow_pickle=False) as arrays:
                 return TrainingItem(arrays["images"], arrays["truth"])
         except (OSError, ValueError, KeyError, BadZipFile):
-            # Not there yet, or damaged: made anew in either case.
+            # Missing or damaged: rendered again.
             item = make_item(self._samples[index])
         content = BytesIO()
         np.savez(content, images=item.images, truth=item.truth)
@@ -171,11 +171,11 @@ class Cached:
 
 
 def open_samples(data: Data, key: str = "data") -> Samples:
-    """The samples that a configuration asks for.
+    """Open the samples that a configuration names.
 
     Args:
-        data: where they come from.
-        key: what an error calls it.
+        data: the source.
+        key: name of the source in error messages.
 
     Raises:
         InputError: the folder is not laid out as the data set, or the split is unknown.
@@ -210,7 +210,7 @@ def _open(data: Data) -> Samples:
 
 
 class TrainingItems:
-    """All that a training learns from: the items of every source, one source after the other.
+    """The items of all sources of a training, one source after the other.
 
     Raises:
         InputError: a source cannot be opened.
@@ -226,7 +226,7 @@ class TrainingItems:
             if entry.cache is None:
                 self._items.append(partial(_item, samples))
             else:
-                # Neither the folder's own name nor how many are asked for, or how often, changes a sample.
+                # These settings do not change a sample.
                 settings = str(replace(entry, cache=None, count=None, repeat=1))
                 self._items.append(Cached(samples, settings, entry.cache).item)
             self._lengths.append(len(samples))
@@ -245,7 +245,7 @@ def _item(samples: Samples, index: int) -> TrainingItem:
 
 
 def check_batch_size(config: TrainingConfig, items: TrainingItems) -> None:
-    """Raise InputError where a batch is larger than the data set."""
+    """Raise InputError if a batch is larger than the data set."""
     if config.batch_size > len(items):
         raise InputError(
             f"batch_size: got {config.batch_size}, expected no more than the {len(items)} samples of data"
@@ -255,8 +255,7 @@ def check_batch_size(config: TrainingConfig, items: TrainingItems) -> None:
 def make_batch(config: TrainingConfig, items: TrainingItems, step: int) -> Batch:
     """The batch of a step, counted from 0.
 
-    The items come in an order of their own in every pass over them; what is drawn for one depends on how many came
-    before it.
+    Every pass over the items has its own order, and the augmentation of an item depends on the number of items before it.
     """
     numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
     augmented = []
@@ -296,7 +295,7 @@ def open_batches(
 
 
 def _memory() -> Path | None:
-    """Folder in memory with room for all batches under way, if there is one."""
+    """Folder in memory with enough free space for the batches in progress, if there is one."""
     folder = Path("/dev/shm")
     usable = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
     return folder if usable else None

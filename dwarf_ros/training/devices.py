@@ -1,9 +1,9 @@
-"""The devices that a training runs on, which learn as one: all of this machine, or of several machines.
+"""Data-parallel training on all devices of one or several machines.
 
-Each device takes its share of every batch, losses and gradients are summed over all of them, and every process updates its own
-copy of the weights with the sums. All local devices are used; CUDA_VISIBLE_DEVICES leaves some out. Several machines
-are told in the way of the backend: TensorFlow's TF_CONFIG (tf.distribute), or KERAS_DISTRIBUTION_JOB_ADDRESSES,
-KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID on JAX.
+Each device computes its share of every batch, losses and gradients are summed over all devices, and every process updates its own
+copy of the weights. All local devices are used, unless CUDA_VISIBLE_DEVICES excludes some. Several machines are configured as the
+backend requires: by TF_CONFIG for TensorFlow (tf.distribute), by KERAS_DISTRIBUTION_JOB_ADDRESSES,
+KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID for JAX.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dwarf_ros.types import InputError
 Tensor = Any
 
 Losses = Callable[[dict[str, Tensor], Tensor, list[Tensor]], Tensor]
-"""From the network's outputs, the truth and the trainable weights: a vector whose first element is minimised, each element
-a mean over the samples or independent of them."""
+"""Function of the network's outputs, the ground truth and the trainable weights: a vector whose first element is minimized; each
+element is a mean over the samples or independent of them."""
 
 
 class Learner(Protocol):
-    """A network that learns on all devices."""
+    """Trains a network on all devices."""
 
     def step(self, batch: Batch, learning_rate: float, stop: bool = False) -> Tensor:
         """Learn from this process's part of a batch.
@@ -37,23 +37,23 @@ class Learner(Protocol):
         Args:
             batch: the part, samples / processes.
             learning_rate: of this step.
-            stop: what the other processes are told.
+            stop: this process asks all processes to stop.
 
         Returns:
-            The losses before the step over the whole batch, and after them how many of the processes said stop as a part of 1;
-            `np.asarray` waits for them.
+            The losses of the whole batch before the step, followed by the fraction of processes that asked to stop; `np.asarray`
+            waits for them.
         """
 
     def sync(self) -> None:
-        """Bring the model's and its optimiser's variables up to the last step."""
+        """Update the variables of the model and its optimizer to the last step."""
 
 
 class Devices(Protocol):
-    """What `find_devices` gives.
+    """All devices that train together.
 
     Attributes:
         replicas: devices of all processes together.
-        process, processes: number of this process, from 0, and how many there are; 0 writes the files.
+        process, processes: index of this process and their number; process 0 writes the files.
     """
 
     replicas: int
@@ -61,17 +61,17 @@ class Devices(Protocol):
     processes: int
 
     def learner(self, model: keras.Model, losses: Losses) -> Learner:
-        """A learner that begins with the variables of a model, the optimiser of which is built."""
+        """Learner that starts from the variables of a model whose optimizer is built."""
 
     def total(self, value: float) -> float:
-        """Sum over the processes, which wait for one another."""
+        """Sum over the processes, which wait for each other."""
 
 
 def find_devices() -> Devices:
-    """The devices of the backend; first of all that it does, where there are several machines.
+    """The devices of the backend; with several machines, this must be the first call to the backend.
 
     Raises:
-        InputError: the backend is not supported, or the machines are told wrongly.
+        InputError: the backend is not supported, or the configuration of the machines is invalid.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -82,16 +82,16 @@ def find_devices() -> Devices:
 
 
 def check_share(batch_size: int, devices: Devices) -> None:
-    """Raise InputError where a batch cannot be split evenly over the devices."""
+    """Raise InputError if a batch cannot be split evenly over the devices."""
     if batch_size % devices.replicas:
         raise InputError(
-            f"batch_size: got {batch_size}, expected a multiple of the {devices.replicas} devices that are found "
-            "(CUDA_VISIBLE_DEVICES leaves some out)"
+            f"batch_size: got {batch_size}, expected a multiple of the {devices.replicas} devices found "
+            "(CUDA_VISIBLE_DEVICES can exclude some)"
         )
 
 
 def inputs(images: Tensor) -> dict[str, Tensor]:
-    """Images of a batch, uint8 batch x 4 x H x W x 3, as the network takes them: float32 in [0, 1] by name."""
+    """Images of a batch, uint8 batch x 4 x H x W x 3, as inputs of the network: float32 in [0, 1] by name."""
     return by_name(ops.cast(images, "float32") / 255.0)
 
 
@@ -132,7 +132,7 @@ class TensorFlowDevices:
 
 
 class _TensorFlowLearner:
-    """The model's variables belong to no strategy: replicas read them, and the update has one copy to change."""
+    """The variables of the model belong to no strategy: replicas read them, and updates change a single copy."""
 
     def __init__(self, model: keras.Model, losses: Losses, strategy: Any) -> None:
         import tensorflow as tf
@@ -145,20 +145,20 @@ class _TensorFlowLearner:
             with tf.GradientTape() as tape:
                 values = losses(model(inputs(images), training=True), truth, variables)
                 share = values[0] / replicas
-            # As on JAX, weights that the losses do not reach have gradients of zero, not none.
-            slopes = tape.gradient(share, variables, unconnected_gradients="zero")
+            # As on JAX, weights that no loss depends on have zero gradients instead of none.
+            grads = tape.gradient(share, variables, unconnected_gradients="zero")
             report = tf.concat([values, stop[None]], 0) / replicas
-            # Clipping needs the sum, so that the optimiser cannot be left to do it.
-            return (report, slopes) if replicas == 1 else _sum((report, slopes))
+            # Clipping needs the sum, so this cannot be left to the optimizer.
+            return (report, grads) if replicas == 1 else _sum((report, grads))
 
         def step(images: Tensor, truth: Tensor, stop: Tensor) -> Tensor:
-            report, slopes = strategy.run(gradients, args=(images, truth, stop))
+            report, grads = strategy.run(gradients, args=(images, truth, stop))
             if replicas > 1:
-                report, slopes = tf.nest.map_structure(self._first, (report, slopes))
-            model.optimizer.apply(slopes, model.trainable_variables)
+                report, grads = tf.nest.map_structure(self._first, (report, grads))
+            model.optimizer.apply(grads, model.trainable_variables)
             return report
 
-        # Compiling with XLA takes long and gains nothing here.
+        # XLA takes long to compile and gains nothing here.
         self._step = tf.function(step, autograph=False, reduce_retracing=True)
 
     def step(self, batch: Batch, learning_rate: float, stop: bool = False) -> Tensor:
@@ -168,7 +168,7 @@ class _TensorFlowLearner:
         return self._step(*parts, np.float32(stop))
 
     def sync(self) -> None:
-        """See `Learner`: they are always up to date."""
+        """See `Learner`: the variables are always up to date."""
 
     def _first(self, values: Any) -> Tensor:
         return self._strategy.experimental_local_results(values)[0]
@@ -192,14 +192,14 @@ def _sum(values: Any) -> Any:
 
 
 def _cluster() -> tuple[int, int]:
-    """Number of this process and how many there are, by TF_CONFIG."""
+    """Index of this process and the number of processes, from TF_CONFIG."""
     text = os.environ.get("TF_CONFIG", "")
     if not text:
         return 0, 1
     expected = 'such as {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
-        told = json.loads(text)
-        cluster = told.get("cluster", {})
+        cluster_config = json.loads(text)
+        cluster = cluster_config.get("cluster", {})
         if not cluster:
             return 0, 1
         # The chief, where one is named, comes before the workers.
@@ -208,7 +208,7 @@ def _cluster() -> tuple[int, int]:
             for kind in ("chief", "worker")
             for index in range(len(cluster.get(kind, ())))
         ]
-        place = tasks.index((told["task"]["type"], int(told["task"]["index"])))
+        place = tasks.index((cluster_config["task"]["type"], int(cluster_config["task"]["index"])))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"TF_CONFIG: got {text!r}, expected {expected}") from None
     return place, len(tasks)
@@ -240,7 +240,7 @@ class JaxDevices:
 
 
 class _JaxLearner:
-    """Keeps the state of the training on the devices; the model's own variables follow at `sync`."""
+    """Keeps the training state on the devices; `sync` copies it to the model's variables."""
 
     def __init__(self, model: keras.Model, losses: Losses, mesh: Any) -> None:
         import jax
@@ -272,20 +272,20 @@ class _JaxLearner:
                 values = losses(outputs, truth, trainable)
                 return values[0] / mesh.size, (values, kept)
 
-            (_, (values, kept)), slopes = jax.value_and_grad(forward, has_aux=True)(trainable)
+            (_, (values, kept)), grads = jax.value_and_grad(forward, has_aux=True)(trainable)
             report = jax.numpy.concatenate([values, stop]) / mesh.size
             if mesh.size > 1:
-                report, slopes = jax.lax.psum((report, slopes), "batch")
-            return report, slopes, kept
+                report, grads = jax.lax.psum((report, grads), "batch")
+            return report, grads, kept
 
         if mesh.size > 1:
             gradients = _over_devices(gradients, mesh)
 
         def step(state: Any, rate: Tensor, images: Tensor, truth: Tensor, stop: Tensor) -> Any:
             trainable, others, settings = state
-            report, slopes, others = gradients(trainable, others, images, truth, stop)
+            report, grads, others = gradients(trainable, others, images, truth, stop)
             settings[self._rate] = rate
-            trainable, settings = optimizer.stateless_apply(settings, slopes, trainable)
+            trainable, settings = optimizer.stateless_apply(settings, grads, trainable)
             return report, [trainable, others, settings]
 
         self._step = jax.jit(step, donate_argnums=0)
@@ -301,7 +301,7 @@ class _JaxLearner:
         """See `Learner`."""
         for variables, values in zip(self._variables, self._state, strict=True):
             for variable, value in zip(variables, values, strict=True):
-                # A copy, because the next step takes over the memory of this state.
+                # A copy, because the next step reuses the memory of this state.
                 variable.assign(np.array(value))
 
     def _put(self, values: np.ndarray, sharding: Any) -> Tensor:
@@ -313,7 +313,7 @@ class _JaxLearner:
 
 
 def _over_devices(function: Callable[..., Any], mesh: Any) -> Callable[..., Any]:
-    """A function of two replicated arguments and three shared ones, run on each device with its share."""
+    """Run a function of two replicated and three sharded arguments on each device with its shard."""
     import jax
     from jax.sharding import PartitionSpec
 

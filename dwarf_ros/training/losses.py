@@ -1,8 +1,8 @@
 """The losses of the network, in keras.ops.
 
-The true scene flow is batch x H x W x 4, px, in the network's own signs and order: disparity and disparity_change (both
-negative: x_right - x_left), u, v; NaN where unknown, which is masked channel by channel before anything is computed, so that
-it reaches neither a loss nor a gradient.
+The ground truth is batch x H x W x 4, px, in the order and signs of the network's outputs: disparity and next disparity (both
+negative: x_right - x_left), u, v; NaN where unknown. Unknown values are masked per channel first, so that they reach neither a
+loss nor a gradient.
 
 Reference: Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks Knowledge", AAAI 2020.
 """
@@ -28,7 +28,7 @@ def reduce_by_area(truth: Tensor, factor: int) -> tuple[Tensor, Tensor]:
         factor: side of the squares, px.
 
     Returns:
-        The averages, batch x H / factor x W / factor x C, 0 where nothing is known; and 1 where something is, else 0.
+        The averages, batch x H / factor x W / factor x C, 0 where nothing is known; and a mask, 1 where something is known, else 0.
     """
     batch, height, width, channels = ops.shape(truth)
     squares = ops.reshape(
@@ -58,12 +58,12 @@ def multilevel_loss(
     level_weights: Mapping[int, float],
     flow_weight: float = 0.5,
 ) -> Tensor:
-    """Weighted sum of `level_loss` over levels: the published loss for FlyingThings3D, without its regularisation.
+    """Weighted sum of `level_loss` over levels: the published loss for FlyingThings3D, without regularization.
 
     Args:
         outputs: of a network built with all_levels; `level_6`, ... are read.
         truth: as for `level_loss`.
-        level_weights: level to its weight.
+        level_weights: weight of each level.
         flow_weight: as for `level_loss`.
     """
     return sum(
@@ -75,13 +75,13 @@ def multilevel_loss(
 def finest_loss(
     outputs: Mapping[str, Tensor], truth: Tensor, weight: float = 0.001, flow_weight: float = 0.5
 ) -> Tensor:
-    """L1 norm of the full-size answer's error over channels, summed over known pixels, averaged over the batch.
+    """L1 norm of the error of the full-size estimate over channels, summed over known pixels, averaged over the batch.
 
-    The published loss for KITTI's sparse ground truth: the finest level enlarged to full resolution instead of the truth
-    reduced. Both are divided by SCALE_FACTOR, as in `level_loss`.
+    The published loss for KITTI's sparse ground truth: the finest level is enlarged to full resolution, instead of reducing the
+    ground truth. Both are divided by SCALE_FACTOR, as in `level_loss`.
 
     Args:
-        outputs: of the network: `disparity`, `disparity_change`, `forward_flow`, px.
+        outputs: of the network, px: `disparity`, `disparity_change`, `forward_flow`.
         truth: as for `level_loss`.
         weight: factor of the loss.
         flow_weight: factor of the terms of u and v.
@@ -94,12 +94,12 @@ def finest_loss(
 
 
 def matching_loss(outputs: Mapping[str, Tensor], truth: Tensor) -> Tensor:
-    """Cross-entropy between the true displacements and those that the network's correlations speak for.
+    """Cross-entropy between the true displacements and the matching scores of the network.
 
-    For presets with `matching`: the mean over the pixels whose true partner is among the candidates, then over the images, added
-    up over the two global and the three local matches of each level. A partner between candidates is divided between them linearly. The truth
-    is that of the pixel in the middle of each square of the level, not an average, which at an edge belongs to nothing. The
-    local match of the disparity at t1 counts where the flow is right within a pixel, elsewhere other points are matched.
+    For presets with `matching`: the mean over the pixels whose true match is among the candidates, then over the images, summed over
+    the two global and the three local matches of each level. A match between two candidates is shared linearly. The ground
+    truth is that of the central pixel of each cell, because an average across an edge matches nothing. The local match of
+    the next disparity counts where the flow is correct within a pixel; elsewhere other points are matched.
 
     Args:
         outputs: of a network built with all_levels: `global_stereo`, `global_flow`, `local_4`, `center_4`, ...
@@ -115,7 +115,7 @@ def matching_loss(outputs: Mapping[str, Tensor], truth: Tensor) -> Tensor:
 
 def _global_matching_losses(stereo: Tensor, flow: Tensor, truth: Tensor) -> list[Tensor]:
     height, width = stereo.shape[1:3]
-    motion, known = _in_the_middle(truth, truth.shape[1] // height)
+    motion, known = _at_centers(truth, truth.shape[1] // height)
     columns = ops.arange(width, dtype=truth.dtype)
     rows = ops.arange(height, dtype=truth.dtype)
     known_stereo, _, known_u, known_v = (known[..., channel] for channel in range(4))
@@ -134,19 +134,19 @@ def _global_matching_losses(stereo: Tensor, flow: Tensor, truth: Tensor) -> list
 
 def _local_matching_losses(logits: Tensor, center: Tensor, truth: Tensor) -> list[Tensor]:
     factor = truth.shape[1] // logits.shape[1]
-    motion, known = _in_the_middle(truth, factor)
+    motion, known = _at_centers(truth, factor)
     center = ops.cast(ops.stop_gradient(center), truth.dtype) * (SCALE_FACTOR / factor)
     away = motion - center
-    # Two rows and a plane of candidates: 2 * side + side**2 = (side + 1)**2 - 1.
+    # Candidates of two rows and a square: 2 * side + side**2 = (side + 1)**2 - 1.
     side = math.isqrt(logits.shape[-1] + 1) - 1
     steps = ops.arange(side, dtype=truth.dtype) - side // 2
-    of_disparity, of_change, of_flow = (
+    of_disparity, of_next, of_flow = (
         logits[..., :side],
         logits[..., side : 2 * side],
         logits[..., 2 * side :],
     )
-    disparity, change, u, v = (away[..., channel] for channel in range(4))
-    known_disparity, known_change, known_u, known_v = (known[..., channel] for channel in range(4))
+    disparity, following, u, v = (away[..., channel] for channel in range(4))
+    known_disparity, known_next, known_u, known_v = (known[..., channel] for channel in range(4))
     known_flow = known_u * known_v
     followed = ops.cast((ops.abs(u) < 1) & (ops.abs(v) < 1), truth.dtype) * known_flow
     shares = _shares(v, steps)[..., :, None] * _shares(u, steps)[..., None, :]
@@ -156,54 +156,54 @@ def _local_matching_losses(logits: Tensor, center: Tensor, truth: Tensor) -> lis
             of_disparity, _shares(disparity, steps), known_disparity * _within(disparity, steps)
         ),
         _cross_entropy(
-            of_change, _shares(change, steps), known_change * _within(change, steps) * followed
+            of_next, _shares(following, steps), known_next * _within(following, steps) * followed
         ),
         _cross_entropy(of_flow, shares, known_flow * _within(u, steps) * _within(v, steps)),
     ]
 
 
 def squared_weights(weights: list[Tensor]) -> Tensor:
-    """Sum of the squares of all weights, which the published training adds to the loss 0.0004 times."""
+    """Sum of the squares of all weights, which the published training adds to the loss with a factor of 0.0004."""
     return sum(ops.sum(ops.square(weight)) for weight in weights)
 
 
 def _known(truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Truth with 0 in place of NaN, and 1 where it was known, else 0."""
+    """Ground truth with 0 instead of NaN, and a mask, 1 where it is known, else 0."""
     unknown = ops.isnan(truth)
     values = ops.where(unknown, ops.zeros_like(truth), truth)
     return values, ops.cast(ops.logical_not(unknown), truth.dtype)
 
 
 def _masked_l1(prediction: Tensor, truth: Tensor, known: Tensor, flow_weight: float) -> Tensor:
-    # The sum runs over too many pixels for half precision.
+    # Half precision cannot sum this many pixels.
     error = ops.abs(ops.cast(prediction, truth.dtype) - truth / SCALE_FACTOR) * known
     weights = ops.convert_to_tensor([1.0, 1.0, flow_weight, flow_weight], dtype=truth.dtype)
     return ops.mean(ops.sum(error * weights, axis=(1, 2, 3)))
 
 
-def _in_the_middle(truth: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Truth of the middle of each square of factor x factor pixels, pixels of the level, and where it is known."""
+def _at_centers(truth: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Ground truth of the central pixel of each cell of factor x factor pixels, in pixels of the level, and its mask."""
     values, known = _known(truth[:, factor // 2 :: factor, factor // 2 :: factor])
     return values / factor, known
 
 
 def _shares(positions: Tensor, candidates: Tensor) -> Tensor:
-    """Shares of the candidates, one apart, in each position between them: ... x number of candidates."""
+    """Linear weights of the candidates, one apart, for each position: ... x number of candidates."""
     return ops.relu(1.0 - ops.abs(positions[..., None] - candidates))
 
 
 def _within(positions: Tensor, candidates: Tensor) -> Tensor:
-    """1 where a position is between the first and the last candidate, else 0."""
+    """1 for positions between the first and the last candidate, else 0."""
     return ops.cast((positions >= candidates[0]) & (positions <= candidates[-1]), positions.dtype)
 
 
 def _cross_entropy(logits: Tensor, shares: Tensor, known: Tensor) -> Tensor:
-    """Cross-entropy of the logits' softmax with the shares: mean over each image's known pixels, then over the images.
+    """Cross-entropy of softmax and shares: mean over the known pixels of each image, then over the images.
 
-    An image of which nothing is known counts as 0.
+    Images without known pixels count as 0.
     """
     log_probability = ops.log_softmax(ops.cast(logits, shares.dtype), axis=-1)
-    # Candidates that are impossible have no share, but 0 times their logit must not become large.
+    # Impossible candidates have no share, but 0 times their logit must not become large.
     losses = -ops.sum(shares * ops.maximum(log_probability, -30.0), axis=-1)
     axes = tuple(range(1, len(losses.shape)))
     return ops.mean(ops.sum(losses * known, axes) / ops.maximum(ops.sum(known, axes), 1.0))

@@ -1,9 +1,9 @@
-"""The training loop: the same on every Keras backend, resumable at every checkpoint.
+"""The training loop, the same on every Keras backend and resumable at every checkpoint.
 
-A run's folder holds `config.yaml`, `log.jsonl` (a JSON object a line), the same as curves and pictures for TensorBoard,
-`checkpoints/`, `panels/` (pictures of the first validation sample), `best.safetensors` (weights with the lowest validation
-score) and, when it is done, `last.safetensors`. Of a training on several machines the first writes them, and all read the
-checkpoints: the folder is one that they share.
+The folder of a run holds `config.yaml`, `log.jsonl` (one JSON object per line), the same curves and pictures for TensorBoard,
+`checkpoints/`, `panels/` (pictures of the first validation sample), `best.safetensors` (weights with the lowest validation score)
+and, at the end, `last.safetensors`. If several machines train together, the first writes these files and all read the checkpoints,
+so they must share the folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ from keras import ops
 
 from dwarf_ros import network
 from dwarf_ros.estimators.network import known_scene_flow
-from dwarf_ros.files import write_atomically
-from dwarf_ros.formats import write_image
 from dwarf_ros.metrics import PixelErrors, disparity_errors, flow_errors
 from dwarf_ros.network.codec import decode, encode
 from dwarf_ros.network.weights import named_variables
@@ -48,29 +46,29 @@ from dwarf_ros.training.data import (
     open_samples,
 )
 from dwarf_ros.training.devices import Devices, Learner, check_share, find_devices
+from dwarf_ros.training.log import RunLog
 from dwarf_ros.training.losses import (
     finest_loss,
     matching_loss,
     multilevel_loss,
     squared_weights,
 )
-from dwarf_ros.training.tensorboard import EventFile
 from dwarf_ros.types import InputError
 from dwarf_ros.visualization.panels import scene_flow_panel
 
 _MAY_CHANGE = ("workers", "validation", "checkpoints", "log_every")
-"""Keys of the configuration that a resumed run may have otherwise: the weights do not depend on them."""
+"""Keys of the configuration that may change when a run is resumed, because the weights do not depend on them."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
         step: steps done.
-        finished: False where a signal stopped it before the last step.
-        weights: what it leaves to use: the best by validation, else the last; None before there are any.
-        scores: of the last validation, e.g. "D1 outliers"; empty without one.
+        finished: False if a signal stopped it before the last step.
+        weights: the best by validation, else the last; None before the first.
+        scores: of the last validation, e.g. "D1 outliers"; empty without validation.
     """
 
     step: int
@@ -88,14 +86,14 @@ def train(
     """Train a network on all devices; SIGINT, SIGTERM and SIGHUP write a checkpoint and end it early.
 
     Args:
-        config: what to do.
-        out: folder of the run; of several machines, one that they share.
-        resume: continue from the folder's last checkpoint, or begin where there is none.
+        config: of the run.
+        out: folder of the run, shared by all machines.
+        resume: continue from the last checkpoint in the folder, or start if there is none.
         progress: called after each step.
 
     Raises:
         InputError: the configuration does not fit the data or the devices, the folder holds another run, a file cannot be
-            read or written, the loss is no longer finite, or another machine no longer answers.
+            read or written, the loss is not finite, or another machine stopped responding.
     """
     check_config(config)
     items = TrainingItems(config.data)
@@ -113,14 +111,16 @@ def train(
         state = replace(restore(last, model, model.optimizer), config=state.config)
     if devices.total(state.step) != state.step * devices.processes:
         raise InputError(
-            f"{out}: holds step {state.step} here and another elsewhere, expected one folder for all machines"
+            f"{out}: holds step {state.step} here and another on other machines, expected one shared folder"
         )
-    run = _Run(config, out, devices, model, state, held_out)
+    # The first process alone writes.
+    log = RunLog(out, config_values(config), state.step) if devices.process == 0 else None
+    run = _Run(config, out, devices, model, state, held_out, log)
     report = progress or (lambda done, total: None)
     report(run.state.step, config.steps)
     place = devices.process, devices.processes
     with (
-        run.files(),
+        closing(log) if log else nullcontext(),
         stop_requests() as stop,
         open_batches(config, items, state.step, *place) as batches,
     ):
@@ -128,7 +128,7 @@ def train(
         while batch is not None and not stopped:
             batch, stopped_elsewhere = run.step(batch, lambda: next(batches, None), stop.is_set())
             report(run.state.step, config.steps)
-            # All end after the same step, or the others would wait for those that did.
+            # All processes stop after the same step: the others would wait for one that stopped.
             stopped = stopped_elsewhere if devices.processes > 1 else stop.is_set()
         outcome = run.end()
     devices.total(0)
@@ -136,7 +136,7 @@ def train(
 
 
 def make_model(config: TrainingConfig) -> keras.Model:
-    """The network with its first weights and its optimiser.
+    """Build the network with its initial weights and its optimizer.
 
     Raises:
         InputError: the weights to start from are damaged or of another preset.
@@ -152,14 +152,14 @@ def make_model(config: TrainingConfig) -> keras.Model:
         first = named_variables(network.load(config.weights, config.preset))
         for name, variable in named_variables(model).items():
             variable.assign(first[name].value)
-    # Compiling answers with XLA takes long and gains nothing on TensorFlow; without it JAX would not compile at all.
+    # On TensorFlow, XLA takes long to compile and gains nothing; on JAX there is no other way to compile.
     model.compile(_optimizer(config), jit_compile=keras.backend.backend() == "jax")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
 def make_learner(model: keras.Model, config: TrainingConfig, devices: Devices) -> Learner:
-    """What teaches a network of `make_model`; its losses are named as `loss_names` has them."""
+    """Learner for a network of `make_model`; `loss_names` names its losses."""
     return devices.learner(model, lambda *values: losses(config, *values))
 
 
@@ -183,7 +183,7 @@ def losses(config: TrainingConfig, outputs: Any, truth: Any, weights: list[Any])
 
 
 def loss_names(config: TrainingConfig) -> list[str]:
-    """What a step's losses are: `loss`, which is minimised, and its weighted parts, if it has several."""
+    """Names of the losses of a step: `loss`, which is minimized, and its weighted parts if it has several."""
     if config.loss.kind == "finest":
         return ["loss"]
     levels = [f"loss_level_{level}" for level in config.loss.level_weights]
@@ -201,7 +201,7 @@ def predict(model: keras.Model, sample: Sample) -> tuple[np.ndarray, np.ndarray,
 
 @contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """The running average in place of the weights, if the optimiser keeps one, until the block is left."""
+    """Context that replaces the weights by their running average, if the optimizer keeps one."""
     if not model.optimizer.use_ema or not int(model.optimizer.iterations.numpy()):
         yield
         return
@@ -209,7 +209,7 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     before = [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
     model.optimizer.finalize_variable_values(variables)
     for variable in variables:
-        # On JAX they are the optimiser's own arrays, the memory of which an answer takes over.
+        # On JAX these are the optimizer's own arrays, whose memory a prediction may reuse.
         variable.assign(np.array(ops.convert_to_numpy(variable.value)))
     try:
         yield
@@ -219,15 +219,15 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
 
 
 def validate(model: keras.Model, samples: Samples) -> tuple[dict[str, float], np.ndarray]:
-    """Errors over held-out samples with all their ground truth (`occ`), pooled over pixels.
+    """Errors on held-out samples with all their ground truth (`occ`), pooled over pixels.
 
     Args:
         model: the network.
         samples: with ground truth.
 
     Returns:
-        End-point errors (px) and KITTI outliers (per cent) of D1, D2 and Fl, those that there is truth for; and a picture
-        of the first sample's answer, uint8 RGB.
+        End-point errors (px) and KITTI outliers (per cent) of those of D1, D2 and Fl that have ground truth; and a picture of
+        the first sample's estimate, uint8 RGB.
     """
     pooled: dict[str, PixelErrors] = {}
     panel = np.zeros((1, 1, 3), np.uint8)
@@ -255,7 +255,7 @@ def validate(model: keras.Model, samples: Samples) -> tuple[dict[str, float], np
 
 
 class _Run:
-    """What changes while a network is trained: the model, the state and the files."""
+    """State of a training: model, progress and files."""
 
     def __init__(
         self,
@@ -265,55 +265,29 @@ class _Run:
         model: keras.Model,
         state: TrainingState,
         held_out: Samples | None,
+        log: RunLog | None,
     ) -> None:
         self._config, self._out, self._devices, self._model = config, out, devices, model
         self._learner = make_learner(model, config, devices)
-        self._held_out = held_out
+        self._held_out, self._log = held_out, log
         self._losses: list[list[float]] = []
         self._seconds = [0.0, 0.0]
-        self._writes = devices.process == 0
-        self._events: EventFile | None = None
         self._written: int | None = None
         self.scores: dict[str, float] = {}
         self.state = state
 
-    @contextmanager
-    def files(self) -> Iterator[None]:
-        """Begin the files: the configuration, and logs without what a crash left after the last checkpoint."""
-        import yaml
-
-        if not self._writes:
-            yield
-            return
-        log = self._out / "log.jsonl"
-        with self._writing():
-            self._out.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(config_values(self._config), sort_keys=False)
-            write_atomically(self._out / "config.yaml", text.encode())
-            lines = log.read_bytes().splitlines() if log.is_file() else []
-            kept = [line for line in lines if _step_of(line) <= self.state.step]
-            write_atomically(log, b"".join(line + b"\n" for line in kept))
-            with suppress(ImportError):
-                self._events = EventFile(self._out, self.state.step)
-        try:
-            yield
-        finally:
-            if self._events is not None:
-                with self._writing():
-                    self._events.close()
-
     def step(
         self, batch: Batch, fetch: Callable[[], Batch | None], stop: bool
     ) -> tuple[Batch | None, bool]:
-        """Learn from a batch, and write what is due.
+        """Learn from a batch, and validate and write files when due.
 
         Args:
-            batch: this process's part of it.
-            fetch: gives the next batch, while the devices work.
-            stop: what the other processes are told.
+            batch: the part of this process.
+            fetch: returns the next batch; called while the devices compute.
+            stop: this process asks all processes to stop.
 
         Returns:
-            The next batch; and whether any process said stop.
+            The next batch, and whether any process asked to stop.
         """
         config, done = self._config, self.state.step + 1
         started = time.monotonic()
@@ -323,7 +297,7 @@ class _Run:
             fetched = time.monotonic()
             following = fetch()
             waited = time.monotonic() - fetched
-            *values, told = np.asarray(report).tolist()
+            *values, stops = np.asarray(report).tolist()
         except Exception as error:
             self._explain(error, done)
             raise
@@ -339,29 +313,29 @@ class _Run:
             self._validate()
         if last or done % config.checkpoints.every == 0:
             self._write()
-        return following, told > 0
+        return following, stops > 0
 
     def _explain(self, error: Exception, step: int) -> None:
-        """Raise InputError for what a backend says in its own words."""
+        """Raise InputError for errors of the backend that have a known cause."""
         if type(error).__name__ == "InvalidArgumentError":
-            # TensorFlow's gathering refuses to follow motions that are no longer numbers.
+            # TensorFlow's gather fails on displacements that are not finite.
             _check_loss(math.nan, step, self._config)
         elif self._devices.processes > 1 and type(error).__module__.startswith(
             ("tensorflow", "jax")
         ):
             reason = str(error).strip().partition("\n")[0]
             raise InputError(
-                f"step {step}: another process of the training no longer answers ({reason}), "
+                f"step {step}: another process of the training stopped responding ({reason}), "
                 "expected all of them to continue; resume from the last checkpoint"
             ) from None
 
     def end(self) -> Outcome:
-        """Write what was not due yet, leave the weights, and tell what was reached."""
+        """Write the remaining files and the weights, and report the outcome."""
         if self._losses:
             self._log_losses()
         if self.state.step != self._written:
             self._write()
-        if not self._writes:
+        if self._log is None:
             return Outcome(self.state.step, self.state.step == self._config.steps, None, {})
         best, last = self._out / "best.safetensors", self._out / "last.safetensors"
         finished = self.state.step == self._config.steps
@@ -371,7 +345,7 @@ class _Run:
         return Outcome(self.state.step, finished, weights, self.scores)
 
     def _write(self) -> None:
-        if self._writes:
+        if self._log is not None:
             self._learner.sync()
             write_checkpoint(
                 self._out / "checkpoints",
@@ -380,7 +354,7 @@ class _Run:
                 self.state,
                 self._config.checkpoints.keep,
             )
-            self._flush()
+            self._log.flush()
         self._written = self.state.step
 
     def _save(self, file: Path) -> None:
@@ -391,19 +365,14 @@ class _Run:
 
     def _validate(self) -> None:
         assert self._held_out is not None
-        if not self._writes:
+        if self._log is None:
             return
         self._learner.sync()
         with averaged_weights(self._model):
             self.scores, panel = validate(self._model, self._held_out)
-        self._log(self.scores, "validation/")
-        with self._writing():
-            panels = self._out / "panels"
-            panels.mkdir(exist_ok=True)
-            write_image(panels / f"step-{self.state.step:08d}.png", panel)
-            if self._events is not None:
-                self._events.picture(self.state.step, "validation/panel", panel)
-        self._flush()
+        self._log.scalars(self.state.step, self.scores, "validation")
+        self._log.panel(self.state.step, panel)
+        self._log.flush()
         score = sum(value for name, value in self.scores.items() if name.endswith("EPE"))
         if self.state.best_score is None or score < self.state.best_score:
             self.state = replace(self.state, best_score=score)
@@ -412,40 +381,17 @@ class _Run:
     def _log_losses(self) -> None:
         steps = len(self._losses)
         means = (math.fsum(values) / steps for values in zip(*self._losses, strict=True))
-        waited, learnt = (seconds / steps for seconds in self._seconds)
+        waited, learned = (seconds / steps for seconds in self._seconds)
         rate = learning_rate(self._config.optimizer, self.state.step - 1, self._config.steps)
-        self._log(
-            {
-                **dict(zip(loss_names(self._config), means, strict=True)),
-                "learning_rate": rate,
-                "data_seconds": round(waited, 4),
-                "step_seconds": round(learnt, 4),
-            },
-            "training/",
-        )
+        values = {
+            **dict(zip(loss_names(self._config), means, strict=True)),
+            "learning_rate": rate,
+            "data_seconds": round(waited, 4),
+            "step_seconds": round(learned, 4),
+        }
+        if self._log is not None:
+            self._log.scalars(self.state.step, values, "training")
         self._losses, self._seconds = [], [0.0, 0.0]
-
-    def _log(self, values: dict[str, float], group: str) -> None:
-        if not self._writes:
-            return
-        with self._writing():
-            with (self._out / "log.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"step": self.state.step, **values}) + "\n")
-            if self._events is not None:
-                tagged = {f"{group}{name}": value for name, value in values.items()}
-                self._events.scalars(self.state.step, tagged)
-
-    def _flush(self) -> None:
-        if self._events is not None:
-            with self._writing():
-                self._events.flush()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"{self._out}: cannot be written: {error.strerror}") from None
 
 
 def _check_loss(loss: float, step: int, config: TrainingConfig) -> None:
@@ -486,10 +432,3 @@ def _last_checkpoint(config: TrainingConfig, out: Path, resume: bool) -> Path | 
 
 def _stored(config: TrainingConfig) -> dict[str, Any]:
     return json.loads(json.dumps(config_values(config)))
-
-
-def _step_of(line: bytes) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
