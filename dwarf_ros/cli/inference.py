@@ -39,13 +39,9 @@ def _add_infer(commands: Commands) -> None:
 
 def _infer(options: argparse.Namespace) -> int:
     from dwarf_ros.estimators import load
-    from dwarf_ros.formats import (
-        read_image,
-        write_disparity_png,
-        write_flow_png,
-        write_image,
-    )
+    from dwarf_ros.formats import read_image, write_image
     from dwarf_ros.recordings.calibration import read_calibration
+    from dwarf_ros.recordings.result_folder import ResultFolder
     from dwarf_ros.types import StereoFrame
     from dwarf_ros.visualization.colors import disparity_color, flow_color
     from dwarf_ros.visualization.panels import scene_flow_panel
@@ -68,11 +64,10 @@ def _infer(options: argparse.Namespace) -> int:
     scene_flow = estimator.estimate(previous, current)
 
     name = f"{paths[0].stem}.png"
-    for folder in ("disp_0", "disp_1", "flow", "pictures"):
-        (options.out / folder).mkdir(parents=True, exist_ok=True)
-    write_disparity_png(options.out / "disp_0" / name, scene_flow.disparity)
-    write_disparity_png(options.out / "disp_1" / name, scene_flow.disparity_next)
-    write_flow_png(options.out / "flow" / name, scene_flow.flow)
+    results = ResultFolder(options.out)
+    results.create()
+    results.write(paths[0].stem, scene_flow)
+    (options.out / "pictures").mkdir(exist_ok=True)
     pictures = {
         "disparity": disparity_color(scene_flow.disparity),
         "flow": flow_color(scene_flow.flow),

@@ -61,7 +61,7 @@ class Augmentation:
         flip_probability: probability of a vertical flip.
         photometric_probability: probability, per image, of independent gamma, brightness and color.
         gamma, brightness, color: their ranges; color is a factor per channel.
-        grey_probability: probability of conversion to grey.
+        gray_probability: probability of conversion to grey.
         noise: maximum standard deviation of the noise, grey levels; half of the items get noise.
     """
 
@@ -75,7 +75,7 @@ class Augmentation:
     gamma: Limits = (0.8, 1.2)
     brightness: Limits = (0.5, 2.0)
     color: Limits = (0.8, 1.2)
-    grey_probability: Probability = 0.0
+    gray_probability: Probability = 0.0
     noise: NonNegativeFloat = 0.0
 
 
@@ -173,7 +173,7 @@ def recolored(item: TrainingItem, settings: Augmentation, rng: np.random.Generat
 def noisy(item: TrainingItem, settings: Augmentation, rng: np.random.Generator) -> TrainingItem:
     """Convert to grey or add noise, equal in the three channels, at random."""
     images = item.images
-    if rng.random() < settings.grey_probability:
+    if rng.random() < settings.gray_probability:
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         images = np.repeat(np.stack(grey)[..., None], 3, axis=-1)
     if settings.noise and rng.random() < 0.5:

@@ -138,7 +138,7 @@ class _Scenes:
             file = self._folder / self._layout.objects / name
             objects = read_image(file)
             if objects.ndim != 2:
-                raise InputError(f"{file}: is a colour image, expected a grey object map")
+                raise InputError(f"{file}: is a color image, expected a gray object map")
         return SampleTruth(self._maps("occ", name), self._maps("noc", name), objects)
 
     def _maps(self, kind: str, name: str) -> Maps:

@@ -44,11 +44,11 @@ from dwarf_ros.workers import check_workers, map_over
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one answer is from another for the same pair; two differences can be added.
+    """Difference of two estimates for the same pair; two differences can be added.
 
     Attributes:
         largest: of all disparities, next disparities and flow components that both have, px.
-        one_sided: pixels that only one of the two calls valid.
+        one_sided: pixels that only one of the two marks as valid.
         pairs: how many pairs were compared.
     """
 
@@ -65,7 +65,7 @@ class Difference:
 
 
 def difference_between(one: SceneFlow, other: SceneFlow) -> Difference:
-    """Compare two answers where both are valid.
+    """Compare two estimates where both are valid.
 
     Raises:
         InputError: they differ in size.
@@ -83,16 +83,16 @@ def difference_between(one: SceneFlow, other: SceneFlow) -> Difference:
 
 @dataclass(frozen=True)
 class PairErrors(Additive):
-    """Everything that is counted of one pair or more; two of them can be added.
+    """Counts and sums of one or more pairs; two of them can be added.
 
     Attributes:
-        pixels: of all answers.
-        valid: pixels that the answers call valid.
+        pixels: of all estimates.
+        valid: pixels that the estimates mark as valid.
         consistency: without ground truth.
         outliers: KITTI's counts by measure and region; empty without ground truth.
         end_points: errors of D1, D2 and Fl in px against the ground truth with occluded pixels, where there is an estimate.
-        motion: errors of the 3D motion in m, where the answer is valid.
-        live: answers that were recorded against the estimator's own.
+        motion: errors of the 3D motion in m, where the estimate is valid.
+        live: recorded estimates compared with the estimator's own.
     """
 
     pixels: int = 0
@@ -112,7 +112,7 @@ class Metric:
         key: its name in JSON and CSV, unit included.
         label: what it is, in words.
         unit: "px", "%", "m", "degrees" or "grey levels" (of 0 ... 255).
-        of: the value; None or NaN where nothing was counted.
+        of: the value; None or NaN if nothing was counted.
     """
 
     key: str
@@ -164,9 +164,9 @@ def _end_point_metric(name: str, key: str, words: str) -> Metric:
 CONSISTENCY_METRICS = (
     Metric("valid_percent", "valid pixels", "%", lambda e: 100 * e.valid / e.pixels if e.pixels else None),
     *_rigid_scene_metrics("rigid_scene", "rigid scene by the poses", lambda e: e.consistency.rigid_scene),
-    *_rigid_scene_metrics("fitted_scene", "rigid scene by the answer's own motion", lambda e: e.consistency.fitted_scene),
-    Metric("motion_rotation_degrees", "the answer's camera motion against the poses: rotation", "degrees", lambda e: e.consistency.motion.mean_rotation),
-    Metric("motion_translation_m", "the answer's camera motion against the poses: translation", "m", lambda e: e.consistency.motion.mean_translation),
+    *_rigid_scene_metrics("fitted_scene", "rigid scene by the estimate's own motion", lambda e: e.consistency.fitted_scene),
+    Metric("motion_rotation_degrees", "the estimate's camera motion against the poses: rotation", "degrees", lambda e: e.consistency.motion.mean_rotation),
+    Metric("motion_translation_m", "the estimate's camera motion against the poses: translation", "m", lambda e: e.consistency.motion.mean_translation),
     *_photometric_metrics("left_next", "next left image by flow"),
     *_photometric_metrics("right", "right image by disparity"),
     *_photometric_metrics("right_next", "next right image by flow and next disparity"),
@@ -193,7 +193,7 @@ METRICS = (*CONSISTENCY_METRICS, *TRUTH_METRICS, *LIVE_METRICS)
 
 
 def figures_of(errors: PairErrors) -> dict[str, float | None]:
-    """Each of `METRICS` by its key; None where nothing was counted."""
+    """Each of `METRICS` by its key; None if nothing was counted."""
     values = {metric.key: metric.of(errors) for metric in METRICS}
     return {
         key: None if value is None or math.isnan(value) else value for key, value in values.items()
@@ -202,14 +202,14 @@ def figures_of(errors: PairErrors) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class PairFigures:
-    """The figures of one answer.
+    """The figures of one estimate.
 
     Attributes:
         frame: number of the reference, the earlier frame, in the recording.
         other: number of the frame it was compared with.
         stamp: the reference's, ns.
         figures: see `figures_of`.
-        latency_ms: from the publication of the later frame to the reception of the answer, ms; None offline.
+        latency_ms: from the publication of the later frame to the reception of the estimate, ms; None offline.
     """
 
     frame: int
@@ -221,15 +221,15 @@ class PairFigures:
 
 @dataclass(frozen=True)
 class LiveFigures:
-    """What only a live run has.
+    """Figures of a live run.
 
     Attributes:
         played: frames that were published.
         accepted: pairs that the node accepted.
-        answered: answers that were recorded.
-        dropped: what the node counted as dropped, by cause.
-        rate_in_hz: frames published a second; None under two.
-        rate_out_hz: answers received a second; None under two.
+        answered: estimates that were recorded.
+        dropped: pairs that the node dropped, by cause.
+        rate_in_hz: frames published per second; None under two.
+        rate_out_hz: estimates received per second; None under two.
         latency_median_ms: from publication to reception, ms.
         latency_p95_ms: 95th percentile of the same.
     """
@@ -246,14 +246,14 @@ class LiveFigures:
 
 @dataclass(frozen=True)
 class RecordingEvaluation:
-    """What was found in a recording.
+    """The figures of a recording.
 
     Attributes:
         source: the bag or folder.
         estimator: its name.
         engine: what ran it.
-        frames: how many the recording has.
-        pairs: the answers that were judged, in order of time.
+        frames: number of frames in the recording.
+        pairs: the evaluated estimates, in order of time.
         summary: `figures_of` all pairs together.
         posed: whether the recording has poses.
         truths: pairs that have ground truth.
@@ -278,17 +278,17 @@ class RecordingEvaluation:
 def estimate_pair(
     recording: Recording, choice: EstimatorChoice, pair: tuple[int, int]
 ) -> SceneFlow:
-    """The estimator's answer for a pair of frames, by their numbers."""
+    """Estimate a pair of frames, given by their numbers."""
     return load_once(choice).estimate(*(recording[index] for index in pair))
 
 
 Answers = Callable[[int], SceneFlow]
-"""The recorded answer for a frame, from the process that calls it."""
+"""Function from the number of a frame to its recorded estimate; can be pickled."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What a process needs to judge any pair."""
+    """Everything needed to evaluate a pair."""
 
     recording: Recording
     choice: EstimatorChoice
@@ -296,14 +296,14 @@ class _Task:
     answers: Answers | None
 
 
-def _judge(task: _Task, pair: tuple[int, int]) -> PairErrors:
+def _evaluate_pair(task: _Task, pair: tuple[int, int]) -> PairErrors:
     estimator = load_once(task.choice)
     reference, other = (task.recording[index] for index in pair)
     offline = estimator.estimate(reference, other)
     answer = offline if task.answers is None else task.answers(pair[0])
     if answer.disparity.shape != reference.left.shape[:2]:
         raise InputError(
-            f"answer for frame {pair[0]}: {answer.disparity.shape[1]} x {answer.disparity.shape[0]} px, expected "
+            f"estimate for frame {pair[0]}: {answer.disparity.shape[1]} x {answer.disparity.shape[0]} px, expected "
             f"{reference.left.shape[1]} x {reference.left.shape[0]} px as the recording"
         )
     poses = task.recording.poses
@@ -366,7 +366,7 @@ def evaluate_recording(
     pairs: Iterable[tuple[int, int]] | None = None,
     answers: Answers | None = None,
 ) -> RecordingEvaluation:
-    """Judge the answers for pairs of frames of a recording; progress goes to stderr.
+    """Evaluate pairs of frames of a recording; progress goes to stderr.
 
     Args:
         source: a bag or a folder of images.
@@ -374,16 +374,16 @@ def evaluate_recording(
         ground_truth: folder that `open_truth` reads.
         workers: as for `map_over`.
         pairs: numbers of the reference and the other frame, the earlier one first; None: every two consecutive frames.
-        answers: what was recorded for a reference; None: the estimator's own answers. Can be pickled.
+        answers: recorded estimates by reference; None: evaluate the estimator itself.
 
     Raises:
         InputError: source, estimator, ground truth or workers cannot be used.
     """
     check_workers(workers)
-    # On a cluster the workers have another working directory.
+    # Workers of a cluster have another working directory.
     recording = open_recording(source.resolve())
     truth = None if ground_truth is None else open_truth(ground_truth.resolve(), recording)
-    # Here, so that what cannot be loaded is told at once, and not by a worker.
+    # Loaded here too, to fail early and not in a worker.
     estimator = load_once(choice)
     chosen = recording.pairs() if pairs is None else list(pairs)
     task = _Task(recording, choice, truth, answers)
@@ -392,7 +392,7 @@ def evaluate_recording(
     with show_progress("pairs") as report:
         report(0, len(chosen))
         results = map_over(
-            partial(_judge, task), chosen, workers, use_gpu=choice.weights is not None
+            partial(_evaluate_pair, task), chosen, workers, use_gpu=choice.weights is not None
         )
         for pair, errors in zip(chosen, results, strict=True):
             total += errors

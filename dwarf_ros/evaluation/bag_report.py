@@ -1,4 +1,4 @@
-"""What was found in a stereo recording, for people and programs: a table on the terminal, JSON, CSV and an HTML page."""
+"""Reports on a stereo recording: a table on the terminal, JSON, CSV and an HTML page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dwarf_ros.visualization.panels import scene_flow_panel
 _PICTURED = 8
 _PICTURE_WIDTH = 1100
 
-# What the page lists for each pair, and the columns' heads; frames.csv has everything.
+# Figures listed for each pair on the page, with their column heads; frames.csv has all of them.
 _LISTED = {
     "valid_percent": "valid [%]",
     "rigid_scene_flow_median_px": "rigid, poses [px]",
@@ -101,8 +101,8 @@ def write_evaluation(
     Args:
         evaluation: what was found.
         out: the folder; it exists.
-        choice: the estimator, which answers the pictured pairs once more.
-        answers: what was recorded, if that was evaluated.
+        choice: the estimator, run again for the pairs shown in pictures.
+        answers: the recorded estimates, if those were evaluated.
 
     Raises:
         OSError: a file cannot be written.
@@ -166,7 +166,7 @@ def _live_rows(live: LiveFigures | None) -> list[tuple[str, Value, str]]:
     return [
         ("frames played", live.played, ""),
         ("pairs accepted by the node", live.accepted, ""),
-        ("answers", live.answered, ""),
+        ("estimates", live.answered, ""),
         *((f"dropped by the node: {cause}", count, "") for cause, count in live.dropped.items()),
         ("rate in", live.rate_in_hz, "Hz"),
         ("rate out", live.rate_out_hz, "Hz"),
@@ -176,8 +176,8 @@ def _live_rows(live: LiveFigures | None) -> list[tuple[str, Value, str]]:
 
 
 _CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
-    ("Rigid scene: median error of the flow", "px", (("rigid_scene_flow_median_px", "by the poses"), ("fitted_scene_flow_median_px", "by the answer's own motion"))),
-    ("Rigid scene: pixels within 3 px", "%", (("rigid_scene_flow_within_3px_percent", "by the poses"), ("fitted_scene_flow_within_3px_percent", "by the answer's own motion"))),
+    ("Rigid scene: median error of the flow", "px", (("rigid_scene_flow_median_px", "by the poses"), ("fitted_scene_flow_median_px", "by the estimate's own motion"))),
+    ("Rigid scene: pixels within 3 px", "%", (("rigid_scene_flow_within_3px_percent", "by the poses"), ("fitted_scene_flow_within_3px_percent", "by the estimate's own motion"))),
     ("Photometric error", "grey levels", (("photometric_left_next", "next left image"), ("photometric_right", "right image"), ("photometric_right_next", "next right image"), ("photometric_left_next_unwarped", "next left image, not warped"))),
     ("Left-right and forward-backward consistency: medians", "px", (("left_right_median_px", "left-right"), ("forward_backward_median_px", "forward-backward"))),
     ("Outliers, all pixels with ground truth", "%", tuple((f"{name}_occ_percent", name) for name in KITTI_MEASURES)),
@@ -297,19 +297,19 @@ def _shown(value: float | None) -> str:
 
 def _notes(evaluation: RecordingEvaluation) -> list[str]:
     notes = [
-        "Each answer is for the earlier frame of its pair. Without ground truth, every pixel that the answer calls valid "
+        "Each estimate is for the earlier frame of its pair. Without ground truth, every pixel that the estimate marks as valid "
         "counts; figures are pooled over all pixels of all pairs.",
     ]
     if evaluation.posed:
         notes.append(
-            "Rigid scene: flow and next disparity against what the answer's disparity and the camera's motion predict. Which "
+            "Rigid scene: flow and next disparity compared with those predicted from the estimate's disparity and the camera's motion. Which "
             "pixels stand still is not known and is not decided by the error: bodies that move count too, so medians and the "
-            "share within 3 px tell of the standing scene. By the poses, their own error is included; the answer's own motion "
+            "share within 3 px tell of the standing scene. By the poses, their own error is included; the estimate's own motion "
             "is the one that most of its pixels agree on."
         )
     else:
         notes.append(
-            "The recording has no poses, so the rigid scene is judged by the motion that most of the answer's pixels agree on."
+            "The recording has no poses, so the rigid scene is judged by the motion that most of the estimate's pixels agree on."
         )
     notes.append(
         "Photometric error: mean absolute difference of grey levels (0 to 255) between the reference's left image and another "
@@ -319,11 +319,11 @@ def _notes(evaluation: RecordingEvaluation) -> list[str]:
     if evaluation.truths:
         notes.append(
             f"{evaluation.truths} of {len(evaluation.pairs)} pairs have ground truth. Outliers: > 3 px and > 5 %, after "
-            "filling as KITTI does; end-point errors: where there is an estimate; 3D motion: where the answer is valid."
+            "filling as KITTI does; end-point errors: where there is an estimate; 3D motion: where the estimate is valid."
         )
     if evaluation.live:
         notes.append(
-            "Live: the answers are those that a recorder received from the node while the recording was played; offline is the "
-            "same estimator on the same frames. Latency: from the publication of the later frame to the reception of the answer."
+            "Live: the estimates are those that a recorder received from the node while the recording was played; offline is the "
+            "same estimator on the same frames. Latency: from the publication of the later frame to the reception of the estimate."
         )
     return notes

@@ -1,8 +1,8 @@
-"""How well scene flow agrees with the images, with itself and with the camera's known motion: no ground truth needed.
+"""Consistency of scene flow with the images, with itself and with the known motion of the camera, without ground truth.
 
-Errors of all the pixels of many frames are pooled in histograms, so a median is one over all pixels, in constant memory.
-None of these figures says which pixels are on bodies that move on their own, and the error itself must not decide it:
-without labels every valid pixel counts, and the median and the share within 3 px tell of the scene that stands still.
+Errors of all pixels of many frames are pooled in histograms, so medians are over all pixels, in constant memory. These figures do
+not know which pixels belong to moving objects, and the error itself must not decide it: every valid pixel counts, and the median
+and the percentage within 3 px describe the static scene.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dwarf_ros.geometry import (
 from dwarf_ros.metrics import OUTLIER_PX, Additive, end_point_error
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
-# Width of a histogram's bin, px, and the bins; the last one holds every error from 100 px on.
+# Width of the histogram's bins, px, and their number; the last bin holds all errors from 100 px.
 _BIN = 0.01
 _BINS = 10_001
 
@@ -39,7 +39,7 @@ def _no_errors() -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ErrorDistribution(Additive):
-    """Errors of pixels in px, counted; two of them can be added.
+    """Histogram of errors in px; two of them can be added.
 
     Attributes:
         counts: int64, how many errors are nearest to 0, 0.01, 0.02 ... px; the last counts all from 100 px on.
@@ -63,7 +63,7 @@ class ErrorDistribution(Additive):
         return int(self.counts.sum())
 
     def percentile(self, percent: float) -> float:
-        """Error that at least this share of the pixels, %, does not exceed, px, to 0.01 px; NaN where nothing was counted."""
+        """Error that at least this share of the pixels, %, does not exceed, px, to 0.01 px; NaN if nothing was counted."""
         if not self.pixels:
             return math.nan
         rank = max(1, math.ceil(self.pixels * percent / 100))
@@ -71,12 +71,12 @@ class ErrorDistribution(Additive):
 
     @property
     def median(self) -> float:
-        """Median error, px, to 0.01 px; NaN where nothing was counted."""
+        """Median error, px, to 0.01 px; NaN if nothing was counted."""
         return self.percentile(50)
 
     @property
     def within_3_percent(self) -> float:
-        """Per cent of pixels with an error of at most 3 px; NaN where nothing was counted."""
+        """Per cent of pixels with an error of at most 3 px; NaN if nothing was counted."""
         return 100 * self.within_3 / self.pixels if self.pixels else math.nan
 
 
@@ -86,7 +86,7 @@ class PhotometricError(Additive):
 
     Attributes:
         total: sum over the pixels, with the other image warped to the reference.
-        total_unwarped: the same pixels, with the other image left as it is: what is to be beaten.
+        total_unwarped: the same pixels, without warping the other image, as a baseline.
         pixels: valid pixels whose target lies in the other image.
     """
 
@@ -96,12 +96,12 @@ class PhotometricError(Additive):
 
     @property
     def mean(self) -> float:
-        """Mean absolute difference, grey levels; NaN where nothing was counted."""
+        """Mean absolute difference, grey levels; NaN if nothing was counted."""
         return self.total / self.pixels if self.pixels else math.nan
 
     @property
     def mean_unwarped(self) -> float:
-        """Mean absolute difference without warping, grey levels; NaN where nothing was counted."""
+        """Mean absolute difference without warping, grey levels; NaN if nothing was counted."""
         return self.total_unwarped / self.pixels if self.pixels else math.nan
 
 
@@ -122,7 +122,7 @@ class PhotometricErrors(Additive):
 
 @dataclass(frozen=True)
 class RigidSceneErrors(Additive):
-    """How far scene flow is from that of a scene that stands still while the camera moves as it is known to.
+    """Deviation of scene flow from that of a static scene under a known camera motion.
 
     Attributes:
         flow: end-point errors of the optical flow, px.
@@ -135,12 +135,12 @@ class RigidSceneErrors(Additive):
 
 @dataclass(frozen=True)
 class CameraMotionErrors(Additive):
-    """How far camera motions are from those of the poses, summed up; two of them can be added.
+    """Sums of the deviations of camera motions from those of the poses; two of them can be added.
 
     Attributes:
         rotation: sum of the angles between the two rotations, degrees.
         translation: sum of the distances between the two translations, m.
-        pairs: how many motions were compared.
+        pairs: number of motions compared.
     """
 
     rotation: float = 0.0
@@ -149,18 +149,18 @@ class CameraMotionErrors(Additive):
 
     @property
     def mean_rotation(self) -> float:
-        """Mean angle, degrees; NaN where nothing was compared."""
+        """Mean angle, degrees; NaN if nothing was compared."""
         return self.rotation / self.pairs if self.pairs else math.nan
 
     @property
     def mean_translation(self) -> float:
-        """Mean distance, m; NaN where nothing was compared."""
+        """Mean distance, m; NaN if nothing was compared."""
         return self.translation / self.pairs if self.pairs else math.nan
 
 
 @dataclass(frozen=True)
 class Consistency(Additive):
-    """All the figures that need no ground truth; two of them can be added.
+    """All figures that need no ground truth; two of them can be added.
 
     Attributes:
         photometric: see `photometric_errors`.

@@ -230,7 +230,7 @@ def test_a_colour_object_map_is_refused(tmp_path):
     kitti2015(tmp_path)
     folder = tmp_path / "training"
     shutil.copy(folder / "image_2" / "000000_10.png", folder / "obj_map" / "000000_10.png")
-    with pytest.raises(InputError, match=r"obj_map/000000_10\.png: is a colour image"):
+    with pytest.raises(InputError, match=r"obj_map/000000_10\.png: is a color image"):
         Kitti2015(tmp_path).ground_truth(0)
 
 

@@ -370,7 +370,7 @@ def _add_motion_errors(
 def _read_objects(file: Path) -> np.ndarray:
     objects = read_image(file)
     if objects.ndim != 2:
-        raise InputError(f"{file}: is a color image, expected a grey object map")
+        raise InputError(f"{file}: is a color image, expected a gray object map")
     return objects
 
 

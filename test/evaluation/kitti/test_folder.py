@@ -178,7 +178,7 @@ def make_color(file):
 
 
 def test_a_bad_image_is_named_from_another_process_too(folders):
-    check_refusal(folders, "res/disp_1", to_8_bit, "found 8-bit grey PNG", workers="2")
+    check_refusal(folders, "res/disp_1", to_8_bit, "found 8-bit gray PNG", workers="2")
 
 
 @pytest.mark.parametrize(
@@ -187,14 +187,14 @@ def test_a_bad_image_is_named_from_another_process_too(folders):
         ("res/disp_0", shrink, "is 19 x 12 px, expected 20 x 12 px as in"),
         ("res/flow", shrink, "is 19 x 12 px, expected 20 x 12 px as in"),
         ("res/flow", to_8_bit, "found 8-bit RGB PNG, expected a 16-bit RGB PNG"),
-        ("res/disp_0", make_flow, "found 16-bit RGB PNG, expected a 16-bit grey PNG"),
-        ("res/flow", make_disparity, "found 16-bit grey PNG, expected a 16-bit RGB PNG"),
+        ("res/disp_0", make_flow, "found 16-bit RGB PNG, expected a 16-bit gray PNG"),
+        ("res/flow", make_disparity, "found 16-bit gray PNG, expected a 16-bit RGB PNG"),
         ("res/disp_0", cut, "PNG is cut short"),
         ("gt/flow_noc", cut, "PNG is cut short"),
         ("res/flow", lambda file: file.unlink(), "missing, expected a result for each of the 2"),
         ("gt/flow_noc", lambda file: file.unlink(), "missing, expected the same images in every"),
         ("gt/obj_map", lambda file: file.unlink(), "missing, expected an object map"),
-        ("gt/obj_map", make_color, "is a color image, expected a grey object map"),
+        ("gt/obj_map", make_color, "is a color image, expected a gray object map"),
         ("gt/obj_map", cut, "PNG is cut short"),
     ],
 )

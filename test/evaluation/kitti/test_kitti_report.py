@@ -211,7 +211,7 @@ def too_small(file):
 
 def eight_bit(file):
     write_image(file, np.zeros((20, 40), np.uint8))
-    return "found 8-bit grey PNG, expected a 16-bit"
+    return "found 8-bit gray PNG, expected a 16-bit"
 
 
 def other_kind(file):

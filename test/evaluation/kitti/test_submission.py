@@ -85,13 +85,13 @@ def damage_size(file):
 
 def damage_depth(file):
     write_image(file, np.full((4, 6), 9, np.uint8))
-    return "found 8-bit grey PNG, expected a 16-bit"
+    return "found 8-bit gray PNG, expected a 16-bit"
 
 
 def damage_kind(file):
     other = "disp_0" if file.parent.name == "flow" else "flow"
     shutil.copy(file.parents[1] / other / file.name, file)
-    return "found 16-bit grey PNG" if file.parent.name == "flow" else "found 16-bit RGB PNG"
+    return "found 16-bit gray PNG" if file.parent.name == "flow" else "found 16-bit RGB PNG"
 
 
 def damage_end(file):
