@@ -24,7 +24,6 @@ import numpy as np
 
 from dwarf_ros.files import write_atomically
 from dwarf_ros.synthetic import scenes
-from dwarf_ros.synthetic.renderer import Scene, View
 from dwarf_ros.synthetic.scenes import TrainingScenes
 
 BAR = 8.0
@@ -83,16 +82,21 @@ def parts(training: TrainingScenes, samples: int) -> dict[str, float]:
 
         return call
 
-    kept = Scene.view, View.image, scenes.sensor_effects, scenes._ground_truth
-    Scene.view = timed("visibility, four views", kept[0])
-    View.image = timed("colour, four views", kept[1])
-    scenes.sensor_effects = timed("sensor effects", kept[2])
-    scenes._ground_truth = timed("ground truth", kept[3])
+    parts_of = {
+        "View": "visibility, four views",
+        "render": "color, four views",
+        "sensor_effects": "sensor effects",
+        "_ground_truth": "ground truth",
+    }
+    kept = {name: getattr(scenes, name) for name in parts_of}
+    for name, title in parts_of.items():
+        setattr(scenes, name, timed(title, kept[name]))
     used = time.process_time()
     for index in range(samples):
         training[index]
     used = time.process_time() - used
-    Scene.view, View.image, scenes.sensor_effects, scenes._ground_truth = kept
+    for name, function in kept.items():
+        setattr(scenes, name, function)
     spent["layout"] = used - sum(spent.values())
     spent["whole"] = used
     each = {name: 1000 * seconds / samples for name, seconds in spent.items()}

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from dwarf_ros.geometry import points_from_depth, scene_flow_points
 from dwarf_ros.recordings import open_recording
-from dwarf_ros.synthetic import drives as procedural
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, StereoFrame
 
@@ -335,31 +334,6 @@ def test_texture_enough_for_classical_matching():
     error = np.linalg.norm(estimate - flow.flow, axis=-1)
     limit = np.maximum(3, 0.05 * np.linalg.norm(flow.flow, axis=-1))
     assert (error > limit)[flow.valid & ~truth.flow_occluded].mean() < 0.15
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(x=st.floats(-20, 20), width=st.floats(0.01, 30))
-def test_markings_are_averaged_exactly(x, width):
-    edges = np.linspace(x - width / 2, x + width / 2, 20001)
-    middles = (edges[1:] + edges[:-1]) / 2
-    position, interval = np.array([x]), np.array([width])
-    stripe = procedural._stripe(position, 1.5, 0.25, interval)
-    assert stripe[0] == pytest.approx((np.abs(middles - 1.5) < 0.25).mean(), abs=1e-3)
-    dashes = procedural._dashes(position, 9.0, 3.0, interval)
-    assert dashes[0] == pytest.approx((middles % 9.0 < 3.0).mean(), abs=1e-3)
-
-
-def test_textures_fade_to_their_mean():
-    atlas = procedural._atlas()
-    texture = np.array([atlas.names["asphalt"], atlas.names["brick"]])
-    wide, none = np.full(2, 512, np.float32), np.zeros(2, np.float32)
-    faded = procedural._sample(
-        texture, np.array([10.0, 300.0]), np.array([5.0, 7.0]), [wide, none, none, wide]
-    )
-    for row, index in zip(faded, texture, strict=True):
-        top, left = round(atlas.rows[index] + 0.5), round(atlas.columns[0] + 0.5)
-        whole = atlas.texels[top : top + 512, left : left + 512]
-        np.testing.assert_allclose(row, whole.mean(axis=(0, 1)), atol=1.5)
 
 
 def test_written_drive_is_read_back(tmp_path):

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dwarf_ros.synthetic.renderer import CYLINDER, ELLIPSOID, Finish, Scene, frustum
+from dwarf_ros.synthetic.renderer import View
+from dwarf_ros.synthetic.scene import (
+    CYLINDER,
+    ELLIPSOID,
+    Finish,
+    Polygon,
+    Quadric,
+    Scene,
+    frustum,
+)
+from dwarf_ros.synthetic.shading import render
 from dwarf_ros.synthetic.textures import texture_bank
 from dwarf_ros.types import StereoCamera
 
@@ -22,8 +36,8 @@ def at(x=0.0, y=0.0, z=0.0):
 
 
 def add_card(scene, pose, half, along=X, up=Y, facing=0, finish=PLAIN):
-    body = scene.add_body(pose, pose)
-    scene.add_polygon(body, np.zeros(3), along, up, SQUARE * half, finish, facing)
+    body = scene.add_standing(pose)
+    scene.polygons.append(Polygon(body, np.zeros(3), along, up, SQUARE * half, finish, facing))
 
 
 def pixels():
@@ -39,24 +53,24 @@ def random_scene(seed):
         turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
         pose = at(*rng.uniform(-2, 2, 2), rng.uniform(2, 9))
         pose[:3, :3] = turn
-        body = scene.add_body(pose, pose)
+        body = scene.add_standing(pose)
         if rng.random() < 0.5:
             angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 8))))
             corners = rng.uniform(0.3, 2) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-            scene.add_polygon(body, np.zeros(3), X, Y, corners, PLAIN)
+            scene.polygons.append(Polygon(body, np.zeros(3), X, Y, corners, PLAIN))
         else:
             frame = np.diag([*rng.uniform(0.1, 0.9, 3), 1])
             form = (ELLIPSOID, CYLINDER, frustum(rng.uniform(0, 0.9)))[rng.integers(3)]
-            scene.add_quadric(body, frame, form, PLAIN)
+            scene.quadrics.append(Quadric(body, frame, form, PLAIN))
     return scene
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 def test_each_pixel_sees_the_nearest_of_all_surfaces(seed, offset):
-    view = random_scene(seed).view(0, offset, CAMERA)
+    view = View(random_scene(seed), 0, offset, CAMERA)
     x, y = pixels()
-    count = len(view._body)
+    count = len(view.scene.bodies())
     depths = np.stack([view.cast(np.full(x.size, k), x, y) for k in range(count)])
     nearest = depths.argmax(axis=0)
     drawn = view.surface.ravel()
@@ -73,9 +87,9 @@ def test_each_pixel_sees_the_nearest_of_all_surfaces(seed, offset):
 
 def test_depths_of_a_ball_and_of_a_slanted_plane():
     scene = Scene()
-    body = scene.add_body(at(z=5), at(z=5))
-    scene.add_quadric(body, np.diag([2.0, 2.0, 2.0, 1.0]), ELLIPSOID, PLAIN)
-    view = scene.view(0, 0.0, CAMERA)
+    body = scene.add_standing(at(z=5))
+    scene.quadrics.append(Quadric(body, np.diag([2.0, 2.0, 2.0, 1.0]), ELLIPSOID, PLAIN))
+    view = View(scene, 0, 0.0, CAMERA)
     x, y = pixels()
     ray = np.stack([(x - 47.5) / 100, (y - 31.5) / 100, np.ones_like(x)])
     ray /= np.linalg.norm(ray, axis=0)
@@ -91,7 +105,7 @@ def test_depths_of_a_ball_and_of_a_slanted_plane():
     scene = Scene()
     slope = np.array([0, np.cos(0.7), np.sin(0.7)])
     add_card(scene, at(z=6), 3, up=slope)
-    view = scene.view(0, 0.0, CAMERA)
+    view = View(scene, 0, 0.0, CAMERA)
     seen = view.surface.ravel() == 0
     # The plane through (0, 0, 6): z = 6 + y tan(0.7), and y = z (row - 31.5) / 100.
     expected = (1 - np.tan(0.7) * (y - 31.5) / 100) / 6
@@ -103,7 +117,7 @@ def test_crossing_cards_meet_where_they_are_equally_far():
     scene = Scene()
     for sign in (-1, 1):
         add_card(scene, at(z=6), 4, along=np.array([np.cos(0.6), 0, sign * np.sin(0.6)]))
-    view = scene.view(0, 0.0, CAMERA)
+    view = View(scene, 0, 0.0, CAMERA)
     # Each is nearer on its own side of the middle column, 47.5.
     assert (view.surface[:, 2:47] == 1).all()
     assert (view.surface[:, 49:94] == 0).all()
@@ -113,7 +127,7 @@ def test_what_a_card_hides_of_a_wall_is_as_wide_as_their_disparities_differ():
     scene = Scene()
     add_card(scene, at(z=10), 20)
     add_card(scene, at(z=2.5), 0.5)
-    left, right = scene.view(0, 0.0, CAMERA), scene.view(0, CAMERA.baseline, CAMERA)
+    left, right = View(scene, 0, 0.0, CAMERA), View(scene, 0, CAMERA.baseline, CAMERA)
     x, y = pixels()
     inverse = left.inverse_depth.ravel().astype(float)
     disparity = CAMERA.fx * CAMERA.baseline * inverse
@@ -131,9 +145,9 @@ def test_the_far_side_of_a_ball_is_hidden_by_itself():
     scene = Scene()
     before, after = at(z=5), at(z=5)
     after[:3, :3] = [[-1, 0, 0], [0, 1, 0], [0, 0, -1]]
-    body = scene.add_body(before, after)
-    scene.add_quadric(body, np.diag([1.0, 1.0, 1.0, 1.0]), ELLIPSOID, PLAIN)
-    view = scene.view(1, 0.0, CAMERA)
+    body = scene.add_moving(np.stack([before, after]))
+    scene.quadrics.append(Quadric(body, np.diag([1.0, 1.0, 1.0, 1.0]), ELLIPSOID, PLAIN))
+    view = View(scene, 1, 0.0, CAMERA)
     number, x, y = np.zeros(2, int), np.full(2, 47.5), np.full(2, 31.5)
     assert view.hides(number, x, y, np.array([1 / 4, 1 / 6])).tolist() == [False, True]
     # Between pixels, where it is at its nearest.
@@ -143,14 +157,14 @@ def test_the_far_side_of_a_ball_is_hidden_by_itself():
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_hidden_is_what_any_surface_is_before(seed):
     scene = random_scene(seed)
-    left, right = scene.view(0, 0.0, CAMERA), scene.view(0, CAMERA.baseline, CAMERA)
+    left, right = View(scene, 0, 0.0, CAMERA), View(scene, 0, CAMERA.baseline, CAMERA)
     x, y = pixels()
     inverse = left.inverse_depth.ravel().astype(float)
     number = left.surface.ravel().astype(int)
     there = x - CAMERA.fx * CAMERA.baseline * inverse
     hidden = right.hides(number, there, y, inverse)
     nearest = np.max(
-        [right.cast(np.full(x.size, k), there, y) for k in range(len(right._body))], axis=0
+        [right.cast(np.full(x.size, k), there, y) for k in range(len(right.scene.bodies()))], axis=0
     )
     inside = (there >= 0) & (there <= CAMERA.width - 1)
     assert hidden[~inside].all()
@@ -164,7 +178,7 @@ def test_faces_turned_away_are_not_seen():
         scene = Scene()
         # cross(x, y) points away from the camera.
         add_card(scene, at(z=3), 1, facing=facing)
-        assert (scene.view(0, 0.0, CAMERA).surface == 0).any() == seen
+        assert (View(scene, 0, 0.0, CAMERA).surface == 0).any() == seen
 
 
 def test_an_outline_shares_its_pixels():
@@ -176,18 +190,19 @@ def test_an_outline_shares_its_pixels():
         add_card(scene, at(z=10), 20, finish=black)
         # 20 px wide about column 47.5 + shift: its left edge goes through the pixel of column 38.
         add_card(scene, at(x=shift / 50, z=2), 0.2, finish=white)
-        row = scene.view(0, 0.0, CAMERA).image(bank)[32, :, 0].astype(float)
+        row = render(View(scene, 0, 0.0, CAMERA), bank)[32, :, 0].astype(float)
         assert abs(row.sum() / 200 - 20) < 0.02
         assert abs(row[38] - 200 * (1 - shift)) <= 1
     # Two faces of one box: no darker line where they meet.
     scene = Scene()
     add_card(scene, at(z=10), 20, finish=black)
-    body = scene.add_body(at(z=4), at(z=4))
+    body = scene.add_standing(at(z=4))
     for sign in (-1, 1):
         along = np.array([np.cos(0.5), 0, sign * np.sin(0.5)])
         corners = np.array([(0, -0.5), (sign * 0.5, -0.5), (sign * 0.5, 0.5), (0, 0.5)])
-        scene.add_polygon(body, np.array([0.007, 0, 0]), along, Y, corners, white)
-    image = scene.view(0, 0.0, CAMERA).image(bank)
+        origin = np.array([0.007, 0, 0])
+        scene.polygons.append(Polygon(body, origin, along, Y, corners, white))
+    image = render(View(scene, 0, 0.0, CAMERA), bank)
     assert (image[24:40, 40:56] == 200).all()
 
 
@@ -197,9 +212,38 @@ def test_textures_are_not_aliased():
     # A ground seen at a grazing angle, many texels to a pixel far off.
     ground = Finish(texture=0, texels=400.0)
     add_card(scene, at(y=1.0, z=50), 49.9, up=np.array([0, 0, 1.0]), finish=ground)
-    image = scene.view(0, 0.0, CAMERA).image(bank).astype(float)
-    rows = scene.view(0, 0.0, CAMERA).surface[:, 48] == 0
+    image = render(View(scene, 0, 0.0, CAMERA), bank).astype(float)
+    rows = View(scene, 0, 0.0, CAMERA).surface[:, 48] == 0
     far = np.flatnonzero(rows)[:6]
     assert np.abs(image[far].mean(axis=1) - bank.mean[0]).max() < 12
     near = image[-4:].std()
     assert image[far].std(axis=1).max() < max(0.6 * near, 3)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(left=st.floats(-1.0, 0.9), width=st.floats(0.001, 1.0), opacity=st.floats(0, 1))
+def test_a_decal_covers_its_part_of_each_pixel(left, width, opacity):
+    scene = Scene()
+    add_card(scene, at(z=2), 10, finish=replace(PLAIN, gain=(0, 0, 0)))
+    # Behind the card: it is painted on it all the same, and on nothing else.
+    paint = Finish(texture=0, texels=1.0, offset=(200, 200, 200))
+    corners = np.array([(left, -1), (left + width, -1), (left + width, 1), (left, 1)])
+    scene.add_decal(Polygon(0, np.array([0, 0, 0.001]), X, Y, corners, paint), 0, opacity)
+    view = View(scene, 0, 0.0, CAMERA)
+    assert (view.surface == 0).all()
+    row = render(view, texture_bank(0, 1))[32, :, 0].astype(float)
+    edges = 47.5 + 100 * np.array([left, left + width]) / 2.001
+    columns = np.arange(96)
+    covered = np.clip(
+        np.minimum(edges[1], columns + 0.5) - np.maximum(edges[0], columns - 0.5), 0, 1
+    )
+    assert np.abs(row - 200 * opacity * covered).max() <= 0.51
+
+
+def test_decals_on_other_surfaces_and_out_of_view_change_nothing():
+    scene = Scene()
+    add_card(scene, at(z=2), 10)
+    plain = render(View(scene, 0, 0.0, CAMERA), texture_bank(0, 1))
+    for surface, z in ((1, 0.0), (0, -5.0)):
+        scene.add_decal(Polygon(0, np.array([0, 0, z]), X, Y, SQUARE, PLAIN), surface, 1.0)
+    assert (render(View(scene, 0, 0.0, CAMERA), texture_bank(0, 1)) == plain).all()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dwarf_ros.geometry import camera_motion, rigid_scene_flow
-from dwarf_ros.synthetic.scenes import TrainingScenes, _Builder
+from dwarf_ros.synthetic.road_scenes import build_road_scene
+from dwarf_ros.synthetic.scenes import TrainingScenes
 from dwarf_ros.types import InputError, SceneFlow
 
 SMALL = {"height": 160, "width": 224, "textures": 8}
@@ -142,12 +143,12 @@ def test_drives_hold_the_geometry_of_a_vehicle_with_a_stereo_camera():
     scenes = TrainingScenes(0, 100, textures=2)
     rows = []
     for index in range(100):
-        builder = _Builder(scenes, np.random.default_rng([3, index]), scenes._bank())
-        builder.drive()
-        camera, motion = builder.camera, builder.camera_motion
+        builder, _, _ = scenes._builder(np.random.default_rng([3, index]))
+        build_road_scene(builder)
+        camera, motion = builder.camera, builder.scene.motions[1]
         yaw = abs(math.atan2(motion[0, 2], motion[2, 2]))
-        # The second body is the road, that the first camera sees from its height.
-        height = builder.scene.bodies[1][0][1, 3]
+        # The second object is the road, that the first camera sees from its height.
+        height = builder.scene.poses[1][0][1, 3]
         focal = camera.fx / camera.width
         rows.append((camera.baseline, focal, height, -motion[2, 3] * 10, yaw * 10))
     low, high = np.quantile(rows, [0.15, 0.85], axis=0)
@@ -188,7 +189,7 @@ def test_sensor_effects_leave_the_truth_alone():
         ({"images": "/nowhere/photos"}, "/nowhere/photos is no folder"),
     ],
 )
-def test_bad_settings_are_told_in_one_line(settings, message):
+def test_bad_settings_are_reported_in_one_line(settings, message):
     with pytest.raises(InputError, match=message) as error:
         TrainingScenes(**settings)
     assert "\n" not in str(error.value)

@@ -7,7 +7,8 @@ import pytest
 
 from dwarf_ros.formats import write_image
 from dwarf_ros.synthetic import textures
-from dwarf_ros.synthetic.textures import PERIOD, SIZE, photo_files, texture_bank
+from dwarf_ros.synthetic.painting import KINDS, SIZE
+from dwarf_ros.synthetic.textures import PERIOD, photo_files, street_bank, texture_bank
 from dwarf_ros.types import InputError
 
 
@@ -25,7 +26,7 @@ def test_the_same_arguments_give_the_same_texels():
     assert (first.texels != texture_bank.__wrapped__(4, 4).texels).any()
 
 
-@pytest.mark.parametrize("kind", textures._KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_every_kind_paints_a_whole_texture_with_contrast(kind):
     texture = kind(np.random.default_rng(1))
     assert texture.shape == (SIZE, SIZE, 3)
@@ -61,6 +62,15 @@ def test_wide_footprints_see_means():
     assert np.corrcoef(down[:, 1], expected[:, 1])[0, 1] > 0.9
 
 
+def test_street_textures_are_alike_in_brightness_and_contrast():
+    bank = street_bank()
+    assert bank.kinds[-1] == "sky"
+    for texture in range(bank.count - 1):
+        strip = bank.texels[texture * (SIZE + 2) + 1 :][:SIZE, 1 : SIZE + 1, :3].astype(float)
+        assert abs(strip.mean() - 128) < 6
+        assert 30 < strip.std() < 42
+
+
 def test_photos_of_a_folder_are_used(tmp_path):
     (tmp_path / "deeper").mkdir()
     write_image(tmp_path / "deeper" / "red.png", np.full((40, 60, 3), (250, 3, 5), np.uint8))
@@ -73,7 +83,7 @@ def test_photos_of_a_folder_are_used(tmp_path):
     assert [kind == "photo" for kind in bank.kinds] == red
 
 
-def test_photos_that_are_not_there_are_told(tmp_path):
+def test_photos_that_are_not_there_are_reported(tmp_path):
     with pytest.raises(InputError, match="holds no image"):
         texture_bank(0, 2, tmp_path)
     with pytest.raises(InputError, match="is no folder"):
@@ -90,7 +100,7 @@ def test_photos_of_scikit_image():
     assert len(photo_files(textures.SCIKIT_IMAGE)) > 5
 
 
-def test_scikit_image_that_is_not_installed_is_told(monkeypatch):
+def test_scikit_image_that_is_not_installed_is_reported(monkeypatch):
     monkeypatch.setattr(textures.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="scikit-image is not installed"):
         photo_files(textures.SCIKIT_IMAGE)
