@@ -27,19 +27,19 @@ _BORDER = 1e-6
 class GroundTruth:
     """Exact scene flow from one frame of a drive to another, and what is hidden.
 
-    A pixel stands for the point where the ray through its centre meets the first surface.
+    A pixel stands for the point where the ray through its center meets the first surface.
 
     Attributes:
         scene_flow: float32, see `SceneFlow`. ``valid`` is True where the geometry is known, whether or not the point is
-            visible in the other images: everywhere but in the sky, and but for points that the other frame's camera has
+            visible in the other images: everywhere except in the sky and at points that the other frame's camera has
             passed (less than 0.02 m in front of its plane). In the sky, which is at infinity, both disparities are NaN and the
             flow is that of the camera's rotation alone. A point that the other camera has passed has neither flow nor
             disparity_next (NaN).
         disparity_occluded: bool H x W; True where the point seen in the left image is hidden in the right image of the
             same time, or outside it.
         flow_occluded: bool H x W; True where it is hidden in the left image of the other frame, or outside it. Inside is
-            between the centres of the first and the last pixel, where that image can be interpolated.
-        static: bool H x W; True on bodies that do not move in the world; False in the sky.
+            between the centers of the first and the last pixel, where that image can be interpolated.
+        static: bool H x W; True on objects that do not move in the world; False in the sky.
     """
 
     scene_flow: SceneFlow
@@ -49,10 +49,10 @@ class GroundTruth:
 
 
 class ProceduralDrive:
-    """A short stereo sequence of a drive through a street, rendered frame by frame as it is asked for.
+    """A short stereo sequence of a drive through a street, rendered frame by frame on demand.
 
-    The same arguments give the same bytes, whatever was asked for before. The camera drives forward on the right of a
-    street with slight yaw, pitch and roll, past standing bodies; other vehicles go ahead, come towards it, cross and turn,
+    The same arguments give the same bytes in any order. The camera drives forward on the right of a
+    street with slight yaw, pitch and roll, past standing objects; other vehicles drive ahead, approach, cross and turn,
     and people walk. ``len(drive)`` is the number of frames, ``drive[i]`` renders frame i as `StereoFrame`.
 
     Args:
@@ -65,7 +65,7 @@ class ProceduralDrive:
         frame_id: name of the left camera's optical frame.
 
     Attributes:
-        camera: both cameras; the principal point is the centre of the image.
+        camera: both cameras; the principal point is the center of the image.
         poses: float64 N x 4 x 4, left camera of each frame to the left camera of frame 0, m, in the optical frame
             (REP-103); the first is the identity.
         stamps: time of each frame, ns, from 0.

@@ -112,7 +112,7 @@ def _placed(b: Builder, before: np.ndarray, depth: float, size: float, flow: flo
 
 
 def _add_shape(b: Builder, body: int, size: float, depth: float) -> None:
-    """A random shape of about `size` m about the object's origin."""
+    """A random shape of about `size` m around the object's origin."""
     rng = b.rng
     coat = b.coat()
     origin, axes = np.zeros(3), np.eye(3)

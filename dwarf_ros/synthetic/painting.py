@@ -26,10 +26,10 @@ def _octaves(rng: np.random.Generator, slope: float, channels: int = 1) -> np.nd
 
 
 def _color(rng: np.random.Generator) -> np.ndarray:
-    """RGB, greyish as often as not."""
-    grey = rng.uniform(20, 235)
+    """RGB, grayish as often as not."""
+    gray = rng.uniform(20, 235)
     spread = rng.choice([6.0, 18.0, 50.0])
-    return np.clip(grey + rng.normal(0, spread, 3), 5, 250).astype(np.float32)
+    return np.clip(gray + rng.normal(0, spread, 3), 5, 250).astype(np.float32)
 
 
 def _ramp(rng: np.random.Generator, values: np.ndarray, colors: int) -> np.ndarray:
@@ -110,7 +110,7 @@ def _tiles(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shapes(rng: np.random.Generator) -> np.ndarray:
-    """Discs, rectangles, lines and bars upon each other, as on posters and shop fronts."""
+    """Discs, rectangles, overlapping lines and bars, as on posters and shop fronts."""
     image = np.empty((SIZE, SIZE, 3), np.float32)
     image[:] = _color(rng)
     largest = rng.choice([12, 40, 110])

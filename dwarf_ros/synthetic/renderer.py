@@ -27,8 +27,8 @@ class View:
     """A scene as one camera sees it at one time.
 
     Attributes:
-        surface: int16 H x W, number of the surface at each pixel's centre; -1 where there is none.
-        inverse_depth: float32 H x W, its inverse depth, 1/m; next to 0 where there is none.
+        surface: int16 H x W, number of the surface at each pixel's center; -1 where there is none.
+        inverse_depth: float32 H x W, its inverse depth, 1/m; almost 0 where there is none.
     """
 
     def __init__(self, scene: Scene, time: int, offset: float, camera: StereoCamera) -> None:
@@ -152,12 +152,12 @@ class View:
             radius[ball] = 1
             reach = onto[:, :, :2] * radius[:, None, None]
             depth_axis = np.where(ball[:, None], onto[:, :, 2], 0)
-            centre = onto[:, :, 3] + np.where(ball, 0, z)[:, None] * onto[:, :, 2]
-            spread = (reach**2).sum(axis=2) + depth_axis**2 - centre**2
+            center = onto[:, :, 3] + np.where(ball, 0, z)[:, None] * onto[:, :, 2]
+            spread = (reach**2).sum(axis=2) + depth_axis**2 - center**2
             mixed = (reach[:, :2] * reach[:, 2:]).sum(axis=2) + depth_axis[:, :2] * depth_axis[
                 :, 2:
             ]
-            mixed -= centre[:, :2] * centre[:, 2:]
+            mixed -= center[:, :2] * center[:, 2:]
             with np.errstate(divide="ignore", invalid="ignore"):
                 root = np.sqrt(np.maximum(mixed**2 - spread[:, 2:] * spread[:, :2], 0))
                 ends = (mixed - root) / spread[:, 2:], (mixed + root) / spread[:, 2:]
@@ -168,7 +168,7 @@ class View:
         self._box[first:] = box
 
     def _draw(self) -> None:
-        """Draw all surfaces, the farther first: the nearer at a pixel's centre stays."""
+        """Draw all surfaces, the farther first: the nearer at a pixel's center stays."""
         polygons = self._polygons
         low, high, first = self._spans()
         columns = np.arange(self.width, dtype=np.int16)
@@ -201,7 +201,7 @@ class View:
             )
 
     def _spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First and last column of each polygon in each row of its box, which is drawn in about them.
+        """First and last column of each polygon in each row of its box, which shrinks to fit them.
 
         Returns:
             Two arrays, int16, of all rows of all polygons, and where in them row 0 of each polygon is, or would be.
@@ -349,7 +349,7 @@ class View:
             for values, size in ((x, self.width), (y, self.height))
         )
         start = top * self.width + left
-        # Most points lie amid their own surface. Flat ones cannot hide themselves.
+        # Most points lie inside their own surface. Flat ones cannot hide themselves.
         polygons = self._polygons
         curved = np.arange(self._surfaces) >= polygons
         flat = self.surface.ravel()
@@ -361,15 +361,15 @@ class View:
         for step in steps[1:]:
             same &= first == flat[step : step + len(first)]
         check = np.where(same, first, -2).take(start) != number.astype(flat.dtype)
-        # A curved one's far side is behind what lies between the four pixels, for 1 / depth is concave on its near side.
-        amid = np.flatnonzero(inside & ~check & (number >= polygons))
-        if len(amid):
-            across, down = x[amid] - left[amid], y[amid] - top[amid]
-            corner = [self.inverse_depth.ravel().take(start[amid] + step) for step in steps]
+        # A curved surface's far side is behind what lies between the four pixels: 1 / depth is concave on the near side.
+        own = np.flatnonzero(inside & ~check & (number >= polygons))
+        if len(own):
+            across, down = x[own] - left[own], y[own] - top[own]
+            corner = [self.inverse_depth.ravel().take(start[own] + step) for step in steps]
             upper = corner[0] + across * (corner[1] - corner[0])
             lower = corner[2] + across * (corner[3] - corner[2])
             between = upper + down * (lower - upper)
-            check[amid] = between > inverse_depth[amid] * (1 + _TOLERANCE)
+            check[own] = between > inverse_depth[own] * (1 + _TOLERANCE)
         chosen = np.flatnonzero(check & inside)
         number, start = number[chosen], start[chosen]
         x, y, inverse_depth = x[chosen], y[chosen], inverse_depth[chosen] * (1 + _TOLERANCE)

@@ -102,7 +102,7 @@ def _add_shadows(b: Builder, road: int, finish: Finish, edge: float) -> None:
 
 
 def _at(ground: np.ndarray, x: float, z: float, yaw: float) -> np.ndarray:
-    """Pose of a body that stands on the ground, y downwards and z forward."""
+    """Pose of an object that stands on the ground, y downwards and z forward."""
     return ground @ pose_of(rotation(np.array([0, yaw, 0])), np.array([x, 0, z]))
 
 
@@ -151,7 +151,7 @@ def _add_roadside(b: Builder, ground: np.ndarray, x: float) -> None:
 def _driven(
     b: Builder, ground: np.ndarray, x: float, z: float, yaw: float, displacement: float, turned: float, size: float
 ) -> int | None:  # fmt: skip
-    """A body on the ground that goes `displacement` m ahead and turns by `turned` rad; None where it would come too near."""
+    """An object on the ground that moves `displacement` m ahead and turns by `turned` rad; None if it would come too near."""
     before = _at(ground, x, z, yaw)
     heading = yaw + turned / 2
     end = x + displacement * math.sin(heading), z + displacement * math.cos(heading)

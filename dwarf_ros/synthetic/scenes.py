@@ -8,6 +8,7 @@ seed and its index.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,22 @@ _RATE = 10.0
 """Frame rate of the stamps, Hz."""
 
 
-class TrainingScenes:
-    """A training set of random scenes, made sample by sample.
+_LIMITS = {
+    "seed": (0, 2**63), "count": (1, 2**40), "height": (64, 8192), "width": (64, 8192),
+    "max_disparity": (8, 2048), "max_flow": (8, 2048), "drives": (0, 1), "effects": (0, 1),
+}  # fmt: skip
 
-    The same arguments give the same bytes, whatever was asked for before and in whichever process. A sample's `occ` maps
+
+@dataclass(frozen=True, eq=False)
+class TrainingScenes:
+    """A training set of random scenes, generated sample by sample.
+
+    The same arguments give the same bytes in any order and process. A sample's `occ` maps
     hold every pixel whose values are within `max_disparity` and `max_flow`, others are NaN, as are those that the camera
     passes before the current frame; its `noc` maps are NaN where the
     point is outside the images that the map speaks of, or hidden there: the right image for the disparity, the current
     left image for the flow, both current images for the next disparity. Maps are those of the point that the ray through
-    a pixel's centre meets; `objects` is the body's number plus one for bodies that move on their own, else 0.
+    a pixel's center meets; `objects` is the object's number plus one if it moves in the world, else 0.
 
     Args:
         seed: which set, >= 0. Sets of different seeds share no sample and no texture.
@@ -43,7 +51,7 @@ class TrainingScenes:
         height, width: image size, px, at least 64.
         max_disparity: largest disparity, px, at least 8; each scene draws its own below it.
         max_flow: longest flow, px, at least 8; each scene draws its own below it.
-        drives: part of the scenes that are drives, 0 .. 1; the others are free scenes.
+        drives: part of the scenes that are drives, 0 to 1; the others are free scenes.
         effects: strength of the sensor effects, see `sensor_effects`; 0 leaves the images as they were rendered.
         textures: number of textures that the scenes share, 1 to 80 (1.5 MB each).
         images: half of the textures are parts of these photos: a folder, or "scikit-image" for those that come with that
@@ -53,37 +61,23 @@ class TrainingScenes:
         InputError: an argument is out of its range, or there are no such images.
     """
 
-    def __init__(
-        self,
-        seed: int = 0,
-        count: int = 100_000,
-        height: int = 320,
-        width: int = 448,
-        max_disparity: float = 192.0,
-        max_flow: float = 250.0,
-        drives: float = 0.4,
-        effects: float = 1.0,
-        textures: int = 64,
-        images: Path | str | None = None,
-    ) -> None:
-        for name, value, low, high in (
-            ("seed", seed, 0, 2**63),
-            ("count", count, 1, 2**40),
-            ("height", height, 64, 8192),
-            ("width", width, 64, 8192),
-            ("max_disparity", max_disparity, 8, 2048),
-            ("max_flow", max_flow, 8, 2048),
-            ("drives", drives, 0, 1),
-            ("effects", effects, 0, 1),
-        ):
+    seed: int = 0
+    count: int = 100_000
+    height: int = 320
+    width: int = 448
+    max_disparity: float = 192.0
+    max_flow: float = 250.0
+    drives: float = 0.4
+    effects: float = 1.0
+    textures: int = 64
+    images: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"training scenes: {name} is {value}, expected {low} to {high}")
-        self.seed, self.count = seed, count
-        self.height, self.width = height, width
-        self.max_disparity, self.max_flow = max_disparity, max_flow
-        self.drives, self.effects = drives, effects
-        self.textures, self.images = textures, images
-        # Made here so that bad settings are told at once, and so that forked processes share it.
+        # Built here so that bad settings are reported at once, and so that forked processes share it.
         self._bank()
 
     def __len__(self) -> int:
@@ -94,11 +88,11 @@ class TrainingScenes:
 
     @property
     def title(self) -> str:
-        """What it is, in words."""
+        """A short description."""
         return f"training scenes, seed {self.seed}"
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`, made now.
+        """Sample `index`, generated now.
 
         Raises:
             IndexError: no such sample.

@@ -1,4 +1,4 @@
-"""What cameras do to a picture: exposure, colour, vignetting, blur, noise, and a pair that is not quite rectified."""
+"""Effects of imperfect cameras: exposure, color, vignetting, blur, noise, and imprecise rectification."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def sensor_effects(
 ) -> list[np.ndarray]:
     """The four images of a sample as two slightly different, imperfect cameras would have taken them.
 
-    Exposure, gamma and colour differ a lot between samples, a little between the cameras, now and then more than a little,
-    and a little between the times; colours are faint in many samples, and a quarter is of grey cameras; vignetting
+    Exposure, gamma and color differ a lot between samples, a little between the cameras (sometimes more than a little),
+    and a little between the times; colors are faint in many samples, and a quarter is grayscale; vignetting
     and the right camera's misalignment (up to about 1 px up or down, with a slight roll) stay with the camera; blur is the
     sample's and now and then one image's; noise is every image's own and grows with brightness. Ground truth stays as it
     is: a misalignment is an error of the data that a network has to live with.
@@ -86,7 +86,7 @@ def sensor_effects(
 
 
 class _Look:
-    """Gain, gamma and colour of an image."""
+    """Gain, gamma and color of an image."""
 
     def __init__(self, gain: np.ndarray, gamma: float, lift: float) -> None:
         self.gain, self.gamma, self.lift = gain, gamma, lift
@@ -98,7 +98,7 @@ class _Look:
         return cls(gain.astype(np.float32), gamma, float(rng.normal(0, 0.03 * strength)))
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """Values 0 .. 1, 256 x 1 or 256 x 3, as this look changes them."""
+        """Values 0 to 1, 256 x 1 or 256 x 3, as this look changes them."""
         return np.clip(values**self.gamma * self.gain + np.float32(self.lift), 0, 1)
 
 
@@ -117,11 +117,11 @@ def _vignette(
 
 
 def _desaturated(image: np.ndarray, saturation: float) -> np.ndarray:
-    """Image with its colours drawn towards grey of the same brightness; saturation 0: all are."""
+    """Image with its colors drawn towards gray of the same brightness; saturation 0: all are."""
     if saturation == 0:
         return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    grey = (1 - saturation) * np.array([0.299, 0.587, 0.114])
-    return cv2.transform(image, saturation * np.eye(3) + grey)
+    gray = (1 - saturation) * np.array([0.299, 0.587, 0.114])
+    return cv2.transform(image, saturation * np.eye(3) + gray)
 
 
 def _shifted(image: np.ndarray, shift: float, roll: float) -> np.ndarray:

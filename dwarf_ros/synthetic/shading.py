@@ -180,8 +180,8 @@ def _mixture(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where outlines pass through pixels.
 
     Returns:
-        The pixels; of each the neighbour, that shows what is beyond the outline; and the part of the pixel that is
-        beyond, float32. Pixels may be there more than once.
+        The pixels; of each the neighbor that shows what is beyond the outline; and the part of the pixel that is
+        beyond it, float32. Pixels may occur more than once.
     """
     flat = view.surface.ravel()
     pairs = []
@@ -197,7 +197,7 @@ def _mixture(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y, x = np.divmod(here, view.width)
     next_y, next_x = np.divmod(there, view.width)
     beyond, ends, depth = _beyond(view, number, next_x, next_y)
-    # What ends on the way to the neighbour, and is not behind what is seen there, has its outline between the two.
+    # A surface that ends before the neighbor, and is not behind what is visible there, has its outline between the two.
     depth = np.where(number < len(view.scene.polygons), depth, view.inverse_depth.ravel()[here])
     ends &= depth * (1 + _EDGE) > view.inverse_depth.ravel()[there]
     at = np.flatnonzero(ends)
@@ -213,7 +213,7 @@ def _mixture(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _beyond(
     view: View, number: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Part of pixels that is beyond surfaces' outlines, whether their centres are, and polygons' inverse depths."""
+    """Part of pixels that is beyond surfaces' outlines, whether their centers are, and polygons' inverse depths."""
     polygons = len(view.scene.polygons)
     part, ends, depth = (
         np.zeros(len(number)),

@@ -14,7 +14,7 @@ from dwarf_ros.synthetic.materials import Coat, Color
 from dwarf_ros.synthetic.objects import add_tree, add_vehicle, add_walker
 from dwarf_ros.synthetic.painting import SIZE
 from dwarf_ros.synthetic.scene import ELLIPSOID, Finish, Polygon
-from dwarf_ros.synthetic.shapes import Builder, pose_of, rectangle, rotation
+from dwarf_ros.synthetic.shapes import UPRIGHT, Builder, pose_of, rectangle, rotation
 
 _LANE, _KERB, _FACADE = 3.5, 5.9, 9.4
 """Cross section: width of a lane, and distance of the pavement and the buildings from the middle."""
@@ -22,7 +22,6 @@ _LANE, _KERB, _FACADE = 3.5, 5.9, 9.4
 _BEHIND, _AHEAD = 60.0, 260.0
 """How far the street goes on behind the camera's first position and beyond its last."""
 
-_SKY_RADIUS = 1e6
 _LINE = (214.0, 214.0, 210.0)
 _GROUND = np.eye(3)[[0, 2]]
 _PALETTE = np.array(
@@ -44,14 +43,14 @@ class CameraPath:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.speed, self._height = rng.uniform(5.0, 9.0), rng.uniform(1.5, 1.8)
-        # Sums of sines: lateral, heave, m, yaw, pitch, roll, rad; each with its lowest frequency, Hz.
-        radians = math.radians(1.0)
+        # Sums of sines for lateral, heave, m, yaw, pitch, roll, rad: amplitude and lowest frequency, Hz.
+        degree = math.radians(1.0)
         sways = (
             (0.35, 0.1),
             (0.02, 0.7),
-            (2 * radians, 0.15),
-            (0.5 * radians, 0.6),
-            (0.4 * radians, 0.5),
+            (2 * degree, 0.15),
+            (0.5 * degree, 0.6),
+            (0.4 * degree, 0.5),
         )
         self._waves = [
             (
@@ -60,7 +59,7 @@ class CameraPath:
                 rng.uniform(0, 2 * np.pi, 3),
             )
             for amplitude, lowest in sways
-        ]  # fmt: skip
+        ]
 
     def pose(self, time: float) -> np.ndarray:
         """Left camera to world at a time, s: 4 x 4."""
@@ -70,12 +69,10 @@ class CameraPath:
         amplitude, frequency, phase = self._waves[0]
         drift = float((amplitude * frequency * np.cos(frequency * time + phase)).sum())
         yaw, pitch = yaw + math.atan2(drift, self.speed), pitch - math.radians(1.0)
-        turns = [
-            rotation(angle * axis)
-            for angle, axis in zip((pitch, yaw, roll), np.eye(3), strict=True)
-        ]
+        x, y, z = np.eye(3)
+        turn = rotation(yaw * y) @ rotation(pitch * x) @ rotation(roll * z)
         position = np.array([_LANE / 2 + lateral, heave - self._height, self.speed * time])
-        return pose_of(turns[1] @ turns[0] @ turns[2], position)
+        return pose_of(turn, position)
 
 
 @dataclass(frozen=True)
@@ -132,10 +129,10 @@ class Street:
         self._add_markings(first, last)
         self._trunk = self._coat("ridges", np.array([96, 82, 66]), 0.3, 1.0)
         gap = 6.5
-        starts = [first] + [crossing + gap for crossing in crossings]
-        ends = [crossing - gap for crossing in crossings] + [last]
+        ends = [end for crossing in crossings for end in (crossing - gap, crossing + gap)]
+        ends = [first, *ends, last]
         for side in (-1, 1):
-            for start, end in zip(starts, ends, strict=True):
+            for start, end in zip(ends[::2], ends[1::2], strict=True):
                 self._add_block(side, start, end)
         self._add_traffic(duration, crossings)
 
@@ -156,11 +153,10 @@ class Street:
         b, rng = self.b, self.b.rng
         poses = b.scene.motions.copy()
         poses[:, :3, 3] = 0
-        axes = np.stack([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]], axis=1)
         self.sky = b.scene.add_moving(poses)
         # Three repeats around, so that the texture's height is about that from the horizon to the zenith.
         finish = Finish(b.textures.kinds.index("sky"), 3.0, shift=(2 * SIZE * rng.random(), 0.0))
-        b.quadric(self.sky, np.zeros(3), axes, np.full(3, _SKY_RADIUS), ELLIPSOID, finish)
+        b.quadric(self.sky, np.zeros(3), UPRIGHT, np.full(3, 1e6), ELLIPSOID, finish)
 
     def _paint(
         self, body: int, center: tuple[float, ...], size: tuple[float, ...], color: Color,
@@ -196,9 +192,8 @@ class Street:
                 self._add_building(side, place + wide / 2, wide - 0.02)
             else:
                 lawn = self._coat("leaves", np.array([88, 112, 58]), 0.25, 2.0)
-                self._add_box(
-                    (side * (_FACADE + 8.6), 0.3, place + wide / 2), (16, 0.3, wide), lawn
-                )
+                top = side * (_FACADE + 8.6), 0.3, place + wide / 2
+                self._add_box(top, (16, 0.3, wide), lawn)
                 for offset in (0.3, 0.7):
                     x = side * (_FACADE + rng.uniform(4, 6))
                     self._add_tree(x, place + offset * wide)
@@ -299,25 +294,15 @@ class Street:
         paint = self._coat("grain", rng.choice(_PALETTE) * rng.uniform(0.85, 1.1), 0.12, 2.0)
         glass = self._coat("shapes", np.array([76, 86, 98]), 0.25, 2.5)
         wheels = self._coat("cells", np.full(3, 60.0), 0.5)
-        sides = paint if wide < 2.2 < high + 0.3 else glass
+        sides = paint if 5 <= long < 10 else glass
         face = len(b.scene.polygons)
         add_vehicle(b, body, size, 10.0, paint, [sides, sides, paint, paint, glass, glass], wheels)
         for end, color in ((4, (190, 26, 22)), (5, (240, 238, 225))):
             z, y = (end - 4.5) * long, -high * (0.45 if long < 5 else 0.25)
-            for x, width, shade in (
-                (-0.37, 0.17, color),
-                (0.37, 0.17, color),
-                (0, 0.28, (230, 226, 190)),
-            ):
-                self._paint(
-                    body,
-                    (x * wide, y, z),
-                    (width * wide, 0.14),
-                    shade,
-                    0.9,
-                    face + end,
-                    np.eye(3)[:2],
-                )
+            lamps = (-0.37, 0.17, color), (0.37, 0.17, color), (0.0, 0.28, (230, 226, 190))
+            for x, width, light in lamps:
+                center, extent = (x * wide, y, z), (width * wide, 0.14)
+                self._paint(body, center, extent, light, 0.9, face + end, np.eye(3)[:2])
         for spread in (0.0, 0.25, 0.5):
             self._shade(body, 0, 0, wide + spread, long + spread, 0.16)
 

@@ -47,7 +47,8 @@ class TextureBank:
     """Textures of `SIZE` x `SIZE` texels, mirrored at their edges, each at every half octave of resolution.
 
     Attributes:
-        texels: uint8 atlas of four channels, RGB and nothing, which are gathered twice as fast as three; a texture is a strip of rows, its levels lie side by side.
+        texels: uint8 atlas of four channels, RGB and nothing, which are gathered twice as fast as three; a texture is a strip of
+            rows with its levels side by side.
         count: number of textures.
         shrink: float32 L, resolution of each level against the first.
         column: float32 L, atlas column of each level's left edge.
@@ -77,20 +78,20 @@ class TextureBank:
         along_t: np.ndarray,
         area: np.ndarray,
     ) -> np.ndarray:
-        """Colors of footprints on textures: the mean over a pixel's parallelogram, as near as four taps come.
+        """Colors of footprints on textures: approximately the mean over a pixel's parallelogram, by four taps.
 
         All are float32 N, and lengths are in periods of the mirrored textures, `PERIOD` texels of the first level.
 
         Args:
             texture: number of each one's texture, whole.
-            s: centre across; outside 0 .. 1/2 the texture is mirrored.
-            t: centre downwards, alike.
+            s: center across; outside 0 to 1/2 the texture is mirrored.
+            t: center downwards, likewise.
             along_s: the footprint's long axis.
             along_t: the same, downwards.
             area: of the footprint.
 
         Returns:
-            float32 N x 4, RGB, 0 .. 255, and nothing.
+            float32 N x 4, RGB, 0 to 255, and nothing.
         """
         long = along_s * along_s
         long += along_t * along_t
@@ -243,7 +244,7 @@ def _bank(textures: list[tuple[str, np.ndarray]]) -> TextureBank:
 
 
 def _photo(rng: np.random.Generator, files: list[Path]) -> np.ndarray:
-    """A square part of a photo; files that cannot be read are passed over."""
+    """A square part of a photo; unreadable files are skipped."""
     error: InputError | None = None
     for place in rng.permutation(len(files))[:20]:
         try:

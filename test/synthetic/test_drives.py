@@ -47,7 +47,7 @@ def static_error(drive, reference, other):
 
 
 def smooth(mask):
-    """Pixels all of whose 3 x 3 neighbourhood is in the mask."""
+    """Pixels all of whose 3 x 3 neighborhood is in the mask."""
     return cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
 
 
@@ -181,9 +181,9 @@ def test_the_road_is_flat(drive):
     parallax = disparity.astype(np.float64)
     points = points_from_depth(drive.camera.fx * drive.camera.baseline / parallax, drive.camera)
     road = points[-40:, 140:200].reshape(-1, 3).astype(np.float64)
-    centred = road - road.mean(axis=0)
-    normal = np.linalg.svd(centred, full_matrices=False)[2][2]
-    assert np.abs(centred @ normal).max() < 1e-4
+    centered = road - road.mean(axis=0)
+    normal = np.linalg.svd(centered, full_matrices=False)[2][2]
+    assert np.abs(centered @ normal).max() < 1e-4
     assert 1.3 < abs(road.mean(axis=0) @ normal) < 2.0
 
 

@@ -209,7 +209,7 @@ def test_an_outline_shares_its_pixels():
 def test_textures_are_not_aliased():
     bank = texture_bank(0, 1)
     scene = Scene()
-    # A ground seen at a grazing angle, many texels to a pixel far off.
+    # A ground seen at a grazing angle, many texels per pixel far off.
     ground = Finish(texture=0, texels=400.0)
     add_card(scene, at(y=1.0, z=50), 49.9, up=np.array([0, 0, 1.0]), finish=ground)
     image = render(View(scene, 0, 0.0, CAMERA), bank).astype(float)

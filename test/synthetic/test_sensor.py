@@ -36,10 +36,10 @@ def test_images_of_a_sample_differ_less_than_samples_do():
     means = np.array(means)
     between_samples = means.mean(axis=(1, 2)).std()
     between_images = means.mean(axis=2).std(axis=1).mean()
-    between_colours = means.std(axis=2).mean()
+    between_colors = means.std(axis=2).mean()
     assert between_samples > 10
     assert 0.5 < between_images < 0.6 * between_samples
-    assert between_colours > 2
+    assert between_colors > 2
 
 
 def test_noise_is_every_images_own():
@@ -66,18 +66,18 @@ def test_only_right_images_are_shifted_down():
     assert np.abs(half[5:-5].astype(float) - (ramp[5:-5] - 1.0)).max() <= 1
 
 
-def test_colours_are_drawn_to_grey_of_the_same_brightness():
-    colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    brightness = colours @ np.array([0.299, 0.587, 0.114])
-    faint, none = (_desaturated(colours, saturation).astype(float) for saturation in (0.5, 0.0))
-    assert np.abs(faint - (colours + brightness[..., None]) / 2).max() <= 1
+def test_colors_are_drawn_to_gray_of_the_same_brightness():
+    colors = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    brightness = colors @ np.array([0.299, 0.587, 0.114])
+    faint, none = (_desaturated(colors, saturation).astype(float) for saturation in (0.5, 0.0))
+    assert np.abs(faint - (colors + brightness[..., None]) / 2).max() <= 1
     assert np.abs(none - brightness[..., None]).max() <= 1
     samples = [
-        sensor_effects([colours] * 4, np.random.default_rng(seed))[0].astype(float)
+        sensor_effects([colors] * 4, np.random.default_rng(seed))[0].astype(float)
         for seed in range(40)
     ]
     # Noise is each channel's own, so that the channels' correlation tells.
-    grey = [
+    gray = [
         np.corrcoef(image[..., 0].ravel(), image[..., 2].ravel())[0, 1] > 0.9 for image in samples
     ]
-    assert 5 < sum(grey) < 30
+    assert 5 < sum(gray) < 30
