@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -355,3 +356,36 @@ def test_training_configuration_that_is_wrong(tmp_path):
     (tmp_path / "bad.yaml").write_text("presett: dwarf_lite\n")
     assert_one_line_error(dwarf("train", tmp_path / "bad.yaml"), tmp_path / "bad.yaml", "presett")
     assert_one_line_error(dwarf("train", tmp_path / "none.yaml"), tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_that_is_full_is_one_line(quadruple, tmp_path, unbuffered):
+    command = [sys.executable, "-m", "dwarf_ros.cli", "infer", *map(str, quadruple)]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [*command, "--out", str(tmp_path / "out"), "--estimator", "classical"],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert_one_line_error(result, "standard output: No space left on device")
+
+
+def test_a_closed_pipe_ends_a_command_quietly(quadruple, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "dwarf_ros.cli", "infer", *map(str, quadruple)),
+            *("--out", str(tmp_path / "out"), "--estimator", "classical"),
+        ],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert result.returncode == 141
+    assert "rror" not in result.stderr

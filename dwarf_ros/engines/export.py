@@ -14,6 +14,7 @@ from dwarf_ros.engines import choose_engine, count_gpus
 from dwarf_ros.engines.conversion import read_exported
 from dwarf_ros.engines.graph import metadata, require, tensorflow_function
 from dwarf_ros.engines.source import NetworkSource
+from dwarf_ros.files import partial_file, refusing_unwritable
 from dwarf_ros.network.codec import INPUTS, OUTPUTS, check_size
 from dwarf_ros.types import InputError
 
@@ -72,25 +73,35 @@ def export(
         choose_engine("tensorflow")
     network = NetworkSource(weights)
     shape = (1, height, width, 3)
-    try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
-    try:
-        made = beside / out.name
+    if format == "savedmodel":
+        return _export_saved_model(network, shape, out)
+    with refusing_unwritable(out), partial_file(out, out.suffix) as partial:
         if format == "onnx":
-            read_exported(network, shape, lambda file: shutil.copyfile(file, made))
-            run = _onnx_runner(made)
-        elif format == "savedmodel":
-            _write_saved_model(network, shape, made)
-            run = _saved_model_runner(made)
+            read_exported(network, shape, lambda file: shutil.copyfile(file, partial))
+            run = _onnx_runner(partial)
         else:
-            read_exported(network, shape, lambda file: _write_plan(network, shape, file, made))
-            run = _plan_runner(made)
-        difference = _check(network, run, shape, out)
-        made.replace(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            read_exported(network, shape, lambda file: _write_plan(network, shape, file, partial))
+            run = _plan_runner(partial)
+        return _check(network, run, shape, out)
+
+
+def _export_saved_model(network: NetworkSource, shape: tuple[int, ...], out: Path) -> float:
+    import tensorflow as tf
+
+    with (
+        refusing_unwritable(out),
+        tempfile.TemporaryDirectory(prefix=".dwarf_", dir=out.parent) as beside,
+    ):
+        folder = Path(beside, "model")
+        try:
+            _write_saved_model(network, shape, folder)
+            difference = _check(network, _saved_model_runner(folder), shape, out)
+        except tf.errors.OpError as error:
+            reason = error.message.partition("\n")[0]
+            raise InputError(f"{out}: cannot be written: {reason}") from error
+        except UnicodeEncodeError:
+            raise InputError(f"{out}: TensorFlow expects the folder's path in UTF-8") from None
+        folder.replace(out)
     return difference
 
 

@@ -182,20 +182,19 @@ def _load_model(model_name: str, weights: Path | str | None) -> Any:
             f"estimator: ptlflow has no model {model_name!r}, expected one of {', '.join(names)}"
         )
     known = list(getattr(ptlflow.get_model_reference(model_name), "pretrained_checkpoints", {}))
-    is_file = isinstance(weights, Path)
-    if not is_file and weights not in known:
+    if not isinstance(weights, Path) and weights not in known:
         raise InputError(
             f"weights: {weights or 'none given'} for {PTLFLOW}{model_name}, expected a file or one of {', '.join(known)}"
         )
     try:
-        network = ptlflow.get_model(model_name, None if is_file else weights)
+        network = ptlflow.get_model(model_name, None if isinstance(weights, Path) else weights)
     except OSError as error:
         raise InputError(
             f"weights: {weights} of {PTLFLOW}{model_name} cannot be downloaded ({error})"
         ) from None
-    if is_file:
+    if isinstance(weights, Path):
         try:
-            network.load_state_dict(_read_state(Path(weights)), strict=True)
+            network.load_state_dict(_read_state(weights), strict=True)
         except RuntimeError:
             raise InputError(
                 f"{weights}: is not of ptlflow's model {model_name}, expected its weights"

@@ -134,8 +134,10 @@ def _node(ros_arguments: Sequence[str]) -> Iterator[Node]:
     except (RuntimeError, NameValidationException) as error:
         context.try_shutdown()
         reason = " ".join(str(error).split())
+        if not ros_arguments:
+            raise InputError(f"ROS 2 cannot start: {reason}") from None
         raise InputError(
-            f"ROS 2: {' '.join(ros_arguments) or 'no arguments'}: {reason}, expected arguments of ROS 2"
+            f"ROS 2: {' '.join(ros_arguments)}: {reason}, expected arguments of ROS 2"
         ) from None
     try:
         yield node

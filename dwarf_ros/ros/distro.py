@@ -12,7 +12,9 @@ import importlib
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,14 @@ def prepare_environment() -> None:
     """Prepare this process for `rclpy.init`; call it first in every command that uses ROS.
 
     Fast DDS gets a profile in which images fit into shared memory (config/fastdds.xml), unless the environment names one
-    (`PROFILE_VARIABLES`).
+    (`PROFILE_VARIABLES`). Where the home folder is missing or cannot be written, as in a container or a systemd unit, ROS
+    logs to a temporary folder, unless ROS_LOG_DIR or ROS_HOME names one.
 
     Raises:
-        InputError: rclpy cannot be imported, or the package's own files are not installed.
+        InputError: rclpy cannot be imported, the package's own files are not installed, or the named log folder cannot be
+            written.
     """
+    _choose_log_folder()
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
         try:
             profile = share_directory() / "config" / "fastdds.xml"
@@ -49,6 +54,26 @@ def prepare_environment() -> None:
             f"ROS 2: rclpy cannot be imported ({reason}), expected a sourced ROS 2 "
             "(source /opt/ros/$ROS_DISTRO/setup.bash) or its wheels (pip install 'dwarf_ros[ros]')"
         ) from None
+
+
+def _choose_log_folder() -> None:
+    """Where rcl's own choice (rcl_logging_interface) cannot be written, rclpy.init fails without naming the reason."""
+    named = next((name for name in ("ROS_LOG_DIR", "ROS_HOME") if os.environ.get(name)), None)
+    home = os.environ.get("HOME", "")
+    folder = Path(os.environ[named] if named else Path(home, ".ros", "log"))
+    try:
+        if not named and not home:
+            raise OSError("HOME is not set")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if named:
+            raise InputError(
+                f"{named}: {folder} cannot be written ({error.strerror or error}), expected a folder for logs"
+            ) from None
+        os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="dwarf_ros_log_")
+        _log.info("ROS logs to %s: the home folder cannot be written", os.environ["ROS_LOG_DIR"])
 
 
 class CvBridgeError(TypeError):

@@ -281,7 +281,8 @@ def _run(arguments: list[str]) -> int:
         except InputError:
             raise
         except Exception as error:  # rclpy has a type of its own for each kind of wrong argument
-            raise InputError(f"ROS arguments: {one_line(error)}") from None
+            what = "ROS arguments" if arguments else "ROS 2 cannot start"
+            raise InputError(f"{what}: {one_line(error)}") from None
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         if (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -114,4 +117,34 @@ def test_what_cannot_be_exported_is_named(lite, tmp_path):
         export(file, tmp_path, "savedmodel", 64, 128)
     with pytest.raises(InputError, match="no such weights file"):
         export(tmp_path / "none.safetensors", tmp_path / "out", "savedmodel", 64, 128)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_not_utf_8_is_written(lite, tmp_path):
+    pytest.importorskip("tf2onnx")
+    out = tmp_path / os.fsdecode(b"caf\xe9.onnx")
+    export(lite[0], out, "onnx", 64, 128)
+    assert out.stat().st_size > 1_000_000
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_disk_that_is_full_is_one_line(lite, tmp_path):
+    out = tmp_path / "saved"
+    limited = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))\n"
+        "from pathlib import Path\n"
+        "from dwarf_ros.engines.export import export\n"
+        "from dwarf_ros.types import InputError\n"
+        "try: export(sys.argv[1], Path(sys.argv[2]), 'savedmodel', 64, 128)\n"
+        "except InputError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(lite[0]), str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith(f"{out}: cannot be written: "), done.stderr
+    assert done.stdout.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

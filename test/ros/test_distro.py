@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,26 @@ def test_without_rclpy_one_line_says_how_to_get_it():
     assert "pip install 'dwarf_ros[ros]'" in hidden.stdout
     assert hidden.stdout.count("\n") == 1
     assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize("home", [None, "/proc/1"])
+def test_ros_logs_elsewhere_where_the_home_folder_cannot_be_written(home, monkeypatch, tmp_path):
+    for name in ("ROS_LOG_DIR", "ROS_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    distro.prepare_environment()
+    assert Path(os.environ["ROS_LOG_DIR"]).parent == tmp_path
+
+
+@pytest.mark.parametrize("name", ["ROS_LOG_DIR", "ROS_HOME"])
+def test_a_named_log_folder_is_used_or_refused(name, monkeypatch, tmp_path):
+    monkeypatch.delenv("ROS_LOG_DIR", raising=False)
+    monkeypatch.setenv(name, str(tmp_path / "logs"))
+    distro.prepare_environment()
+    assert (tmp_path / "logs").is_dir()
+    monkeypatch.setenv(name, "/proc/1/logs")
+    with pytest.raises(InputError, match=f"^{name}: /proc/1/logs cannot be written"):
+        distro.prepare_environment()
