@@ -6,6 +6,7 @@ On one core (taskset is not needed: the process binds itself). Times on a shared
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -41,7 +42,7 @@ def main() -> int:
         seconds[name].append(time.process_time() - start)
         return result
 
-    for previous, current in zip(frames, frames[1:], strict=False):
+    for previous, current in itertools.pairwise(frames):
         found = timed(estimator.name, lambda p=previous, c=current: estimator.estimate(p, c))
         for _ in range(3):
             refined = timed(

@@ -12,6 +12,7 @@ from dwarf_ros.motion.rigid import (
     fit,
     linearized,
     logarithm,
+    optimized,
     score,
 )
 from dwarf_ros.types import EgoMotion, SceneFlow
@@ -22,9 +23,12 @@ _FEWEST = 64
 _NEAREST, _FARTHEST = 0.05, 1e6
 """Depths, m, between which points are used."""
 
-_LEAST_PARALLAX = 4 * DISPARITY_SIGMA
+_LEAST_PARALLAX = 2 * DISPARITY_SIGMA
 _FEWEST_NEAR = 30
 """Matches needed whose parallax, px, says how far away they are."""
+
+_MATCHES, _FEW = 1500, 400
+"""Matches that the motion is fitted to, and that hypotheses are compared on."""
 
 _HYPOTHESES = 48
 _ROWS, _COLUMNS, _DEPTHS = 8, 16, 12
@@ -69,10 +73,10 @@ def fit_ego_motion(
     if prior is not None and prior.transform is not None:
         starts.append(prior.transform)
     candidates = _hypotheses(matches, np.stack(starts))
-    few = matches.take(np.arange(0, len(matches), max(1, len(matches) // 600)))
+    few = matches.take(np.arange(0, len(matches), max(1, len(matches) // _FEW)))
     costs = score(few, candidates, tolerance=8.0)
     best = [candidates[index] for index in np.argsort(costs)[:3]]
-    coarse = [fit(few, start, iterations=6).motion for start in best]
+    coarse = [optimized(few, start, iterations=5) for start in best]
     costs = score(matches, np.stack(coarse), tolerance=4.0)
     found = fit(matches, coarse[int(np.argmin(costs))])
     if prior is not None and prior.transform is not None and prior.covariance is not None:
@@ -137,7 +141,7 @@ def _matches(scene_flow: SceneFlow) -> tuple[str | None, Matches | None]:
     first = np.flatnonzero(np.diff(ordered, prepend=-1))
     rank = np.arange(ordered.size) - np.repeat(first, np.diff(np.append(first, ordered.size)))
     chosen = order[by_stratum[rank < 10]]
-    chosen = np.random.default_rng(1).permutation(chosen)[:2500]
+    chosen = np.random.default_rng(1).permutation(chosen)[:_MATCHES]
     count = np.bincount(depth_bin[chosen], minlength=_DEPTHS)
     weights = 1 / np.sqrt(count[depth_bin[chosen]])
     rows, columns = rows * step + step // 2, columns * step + step // 2

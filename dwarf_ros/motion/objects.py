@@ -11,9 +11,6 @@ from dwarf_ros.geometry import rigid_prediction
 from dwarf_ros.motion.segmentation import Evidence, Segment, find_segments
 from dwarf_ros.types import MOVING, MovingObject, SceneFlow
 
-_DEPENDENT = 12.0
-"""Neighboring pixels whose errors count as one: covariances are larger by this than those of independent pixels."""
-
 _SYSTEMATIC = 0.15
 """Error of disparity that all pixels of an object share, px."""
 
@@ -83,7 +80,7 @@ def _object(segment: Segment, scene_flow: SceneFlow, shape: tuple[int, int]) -> 
     sight = center * (center[2] / gain * _SYSTEMATIC)
     shared = np.outer(sight, sight)
     position_covariance = shared + np.diag(np.square(segment.size / 10)) + 1e-4 * np.eye(3)
-    covariance = lever @ (segment.fit.covariance * _DEPENDENT + ego_motion.covariance) @ lever.T
+    covariance = lever @ (segment.fit.covariance + ego_motion.covariance) @ lever.T
     velocity_covariance = (covariance + 2 * shared) / dt**2
 
     nearest = max(float(center[2] - segment.size[2] / 2), 0.0)

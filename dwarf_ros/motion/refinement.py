@@ -15,11 +15,8 @@ from dwarf_ros.motion.photometric import Descriptors, descriptors, has_texture, 
 from dwarf_ros.motion.segmentation import SIGNIFICANT, Evidence, Segment, deviation, find_segments
 from dwarf_ros.types import MOVING, STATIC, UNKNOWN, EgoMotion, InputError, SceneFlow
 
-_LEAST_GAIN = 0.05
-"""What moves explains the images better by this cost, averaged over the object."""
-
 _LEAST_GAIN_UNTRUSTED = 0.1
-"""The same at a pixel whose estimate the estimator does not trust."""
+"""What an estimate that is not trusted explains the images better by, to be taken as motion."""
 
 _LEAST_DIFFERENCE = 1.0
 """Closer to the static scene than this, px, an estimate is taken as the same."""
@@ -81,11 +78,7 @@ def refine(
     static_cost = warping_cost(reference, other, *evidence.predicted[:2])
     own_cost = warping_cost(reference, other, *evidence.seen[:2])
     gain = cv2.blur(static_cost, (7, 7)) - cv2.blur(own_cost, (7, 7))
-    segments = [
-        segment
-        for segment in find_segments(evidence, _seeds(evidence, gain))
-        if gain.ravel()[segment.pixels].mean() > _LEAST_GAIN
-    ][:_MOST_OBJECTS]
+    segments = find_segments(evidence, _seeds(evidence, gain), gain)[:_MOST_OBJECTS]
     labels = np.zeros(static_cost.shape, np.uint8)
     cost = static_cost
     for number, segment in enumerate(segments, start=1):

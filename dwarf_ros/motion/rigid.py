@@ -12,7 +12,7 @@ from dwarf_ros.types import StereoCamera
 FLOW_SIGMA = 0.35
 """Standard deviation of optical flow that is right, px."""
 
-DISPARITY_SIGMA = 0.35
+DISPARITY_SIGMA = 0.7
 """Standard deviation of a disparity that is right, px."""
 
 SHARED_FLOW_SIGMA = 0.045
@@ -236,10 +236,10 @@ class Fit:
 def fit(
     matches: Matches,
     start: np.ndarray,
-    iterations: int = 15,
+    iterations: int = 8,
     prior: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Fit:
-    """Gauss-Newton with Geman-McClure weights whose width follows the median residual.
+    """The motion that most matches agree on, near a first guess.
 
     Args:
         matches: at least 3.
@@ -247,9 +247,25 @@ def fit(
         iterations: at most.
         prior: 4 x 4 motion and the 6 x 6 inverse covariance of its error, as of `Fit.covariance`.
     """
+    motion = optimized(matches, start, iterations, prior)
+    information = np.zeros((6, 6)) if prior is None else prior[1]
+    residual, jacobian = linearized(matches, motion)
+    weight, noise = _robust_weights(residual, matches.weights)
+    length = np.sqrt(np.einsum("ni,ni->n", residual, residual))
+    residual[~np.isfinite(residual)] = 0
+    covariance = _covariance(matches, motion, residual, jacobian, weight, information, noise)
+    return Fit(motion, covariance, length < 3.4 * noise, noise)
+
+
+def optimized(
+    matches: Matches,
+    start: np.ndarray,
+    iterations: int,
+    prior: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Gauss-Newton with Geman-McClure weights whose width follows the median residual; see `fit`."""
     motion = start
     information = np.zeros((6, 6)) if prior is None else prior[1]
-    noise = 1.0
     for _ in range(iterations):
         residual, jacobian = linearized(matches, motion)
         weight, noise = _robust_weights(residual, matches.weights)
@@ -260,19 +276,14 @@ def fit(
         gradient = residual.ravel() @ weighted
         if prior is not None:
             gradient = gradient + information @ logarithm(np.linalg.inv(motion) @ prior[0])
-        step = np.linalg.solve(hessian + 1e-9 * np.trace(hessian) / 6 * np.eye(6), gradient)
+        damping = 1e-9 * np.trace(hessian) / 6 + 1e-12
+        step = np.linalg.solve(hessian + damping * np.eye(6), gradient)
         # No camera moves this far between two frames that can be matched.
-        longest = max(np.linalg.norm(step[:3]) / 10, np.linalg.norm(step[3:]) / 0.5, 1.0)
-        step = step / longest
+        step /= max(np.linalg.norm(step[:3]) / 10, np.linalg.norm(step[3:]) / 0.5, 1.0)
         motion = motion @ exponential(step)
-        if np.abs(step[:3]).max() < 1e-5 and np.abs(step[3:]).max() < 1e-6:
+        if np.abs(step[:3]).max() < 1e-4 and np.abs(step[3:]).max() < 1e-5:
             break
-    residual, jacobian = linearized(matches, motion)
-    weight, noise = _robust_weights(residual, matches.weights)
-    length = np.sqrt(np.einsum("ni,ni->n", residual, residual))
-    residual[~np.isfinite(residual)] = 0
-    covariance = _covariance(matches, motion, residual, jacobian, weight, information, noise)
-    return Fit(motion, covariance, length < 3.4 * noise, noise)
+    return motion
 
 
 def _robust_weights(residual: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:

@@ -32,7 +32,12 @@ _MOST_NOISE = 1.2
 _LARGE = 500
 """Pixels, at half the size, of an object that may have half as much noise again: errors are seldom that large."""
 
-_SAMPLES = 160
+_LEAST_GAIN = 0.05
+"""What moves explains the images better by this cost, averaged over the object."""
+
+_SAMPLES = 120
+_CELLS = 16
+"""Pixels of an object that its motion is fitted to, and groups of neighbors whose errors are taken as dependent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,108 +123,116 @@ def deviation(evidence: Evidence, pixels: np.ndarray) -> np.ndarray:
     return sum(r * r for r in residuals) - along * along / (1 + effect)
 
 
-def find_segments(evidence: Evidence, moving: np.ndarray) -> list[Segment]:
+def find_segments(
+    evidence: Evidence, moving: np.ndarray, gain: np.ndarray | None = None
+) -> list[Segment]:
     """Group moving pixels that are near one another in space and move alike.
 
     Args:
         evidence: see there.
         moving: bool h x w.
+        gain: float32 h x w, cost by which the estimate explains the images better than the static scene; None where it is
+            not known.
 
     Returns:
-        segments, largest first, whose pixels agree on one rigid motion that differs significantly from the static scene's.
+        segments, largest first, whose pixels agree on one rigid motion.
     """
-    camera = evidence.camera
-    depth = (
-        camera.fx
-        * camera.baseline
-        / np.maximum(evidence.disparity - np.float32(camera.cx - camera.cx_right), np.float32(0.1))
-    )
+    camera, width = evidence.camera, moving.shape[1]
+    gain_of_parallax = camera.fx * camera.baseline
+    parallax = evidence.disparity - np.float32(camera.cx - camera.cx_right)
+    depth = np.float32(gain_of_parallax) / np.maximum(parallax, np.float32(0.1))
     # Cut where the depth steps by more than its noise and the gap allow.
-    tolerance = _GAP + depth * depth * np.float32(2.0 / (camera.fx * camera.baseline))
+    tolerance = _GAP + depth * depth * np.float32(2.0 / gain_of_parallax)
     kernel = np.ones((3, 3), np.uint8)
     unknown = ~np.isfinite(depth)
     step = cv2.dilate(np.where(unknown, np.float32(0), depth), kernel)
     step -= cv2.erode(np.where(unknown, np.float32(1e6), depth), kernel)
     connected = (moving & (step < 2 * tolerance)).astype(np.uint8)
-    count, labels = cv2.connectedComponents(connected, connectivity=8)
-    if count == 1:
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(connected, connectivity=8)
+    large = statistics[:, cv2.CC_STAT_AREA] >= _FEWEST_VALID // 2
+    large[0] = False
+    if not large.any():
         return []
-    flat = np.flatnonzero(labels)
-    label = labels.ravel()[flat]
-    order = np.argsort(label, kind="stable")
-    parts = np.split(flat[order], np.flatnonzero(np.diff(label[order])) + 1)
-    parts = [part for part in parts if part.size >= _FEWEST_VALID // 2]
+    number = np.cumsum(large) - 1
+    pixels = np.flatnonzero(large[labels])
+    part = number[labels.ravel()[pixels]]
+    points = back_project(
+        evidence.columns.ravel()[pixels % width],
+        evidence.rows.ravel()[pixels // width],
+        depth.ravel()[pixels],
+        camera,
+    )
+    group = _grouped(evidence, pixels, part, points)[part]
     segments = []
-    for group in _merged(evidence, depth, parts):
-        valid = np.count_nonzero(evidence.valid.ravel()[group])
-        if valid < max(_FEWEST_VALID, _LEAST_VALID * group.size):
+    for chosen in range(int(group.max()) + 1):
+        member = group == chosen
+        members = pixels[member]
+        valid = np.count_nonzero(evidence.valid.ravel()[members])
+        if valid < max(_FEWEST_VALID, _LEAST_VALID * members.size):
             continue
-        segment = _fitted(evidence, group)
+        if gain is not None and gain.ravel()[members].mean() < _LEAST_GAIN:
+            continue
+        segment = _fitted(evidence, members, points[member])
         if segment is not None:
             segments.append(segment)
     return sorted(segments, key=lambda segment: -segment.pixels.size)
 
 
-def _points(evidence: Evidence, depth: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    width = evidence.disparity.shape[1]
-    return back_project(
-        evidence.columns.ravel()[pixels % width],
-        evidence.rows.ravel()[pixels // width],
-        depth.ravel()[pixels],
-        evidence.camera,
-    )
+def _grouped(
+    evidence: Evidence, pixels: np.ndarray, part: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """Group of each part: parts whose boxes in space are near and whose motions in the image are alike are one.
+
+    Args:
+        evidence: see there.
+        pixels: flat indices N.
+        part: int N, part that each pixel is of, from 0.
+        points: float32 N x 3, m.
+    """
+    count = np.bincount(part)
+    motions = []
+    for seen, predicted in zip(evidence.seen, evidence.predicted, strict=True):
+        motions.append(np.nan_to_num(seen.ravel()[pixels] - predicted.ravel()[pixels]))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(part, values) / count
+
+    center = np.column_stack([mean(points[:, axis]) for axis in range(3)])
+    square = np.column_stack([mean(points[:, axis] ** 2) for axis in range(3)])
+    # About from the 10 % to the 90 % quantile.
+    half = 1.4 * np.sqrt(np.maximum(square - center**2, 0))
+    low, high = center - half, center + half
+    motion = np.column_stack([mean(values) for values in motions])
+    gap = np.maximum(low[:, None] - high[None], low[None] - high[:, None])
+    far = np.maximum(high[:, None, 2], high[None, :, 2])
+    gap[..., 2] -= 2 * far * far / (evidence.camera.fx * evidence.camera.baseline)
+    difference = np.abs(motion[:, None] - motion[None])
+    alike = (difference < 2 + 0.3 * np.abs(motion[:, None])).all(axis=-1)
+    near = (gap < _GAP).all(axis=-1) & alike & alike.T
+    # The smallest number that each part is joined to, until nothing changes.
+    group = np.arange(count.size)
+    while True:
+        joined = np.where(near, group[None], count.size).min(axis=1)
+        if (joined == group).all():
+            return np.unique(group, return_inverse=True)[1]
+        group = joined
 
 
-def _merged(evidence: Evidence, depth: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Join parts whose boxes in space are near and whose motions in the image, relative to the scene, are alike."""
-    boxes, motions = [], []
-    for part in parts:
-        some = part[:: max(1, part.size // 200)]
-        points = _points(evidence, depth, some)
-        boxes.append(np.percentile(points, [10, 90], axis=0))
-        motions.append(
-            [
-                _median(seen.ravel()[some] - predicted.ravel()[some])
-                for seen, predicted in zip(evidence.seen, evidence.predicted, strict=True)
-            ]
-        )
-    group = list(range(len(parts)))
-    gain = evidence.camera.fx * evidence.camera.baseline
-    for a in range(len(parts)):
-        for b in range(a):
-            far = max(boxes[a][1, 2], boxes[b][1, 2])
-            gap = np.maximum(boxes[a][0] - boxes[b][1], boxes[b][0] - boxes[a][1])
-            allowed = np.array([_GAP, _GAP, _GAP + 2 * far * far / gain])
-            difference = np.abs(np.subtract(motions[a], motions[b]))
-            if (gap < allowed).all() and (difference < 2 + 0.3 * np.abs(motions[a])).all():
-                group = [group[b] if g == group[a] else g for g in group]
-    return [
-        np.concatenate([part for part, g in zip(parts, group, strict=True) if g == number])
-        for number in sorted(set(group))
-    ]
-
-
-def _median(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else 0.0
-
-
-def _fitted(evidence: Evidence, pixels: np.ndarray) -> Segment | None:
-    camera, width = evidence.camera, evidence.disparity.shape[1]
-    some = pixels[:: max(1, pixels.size // _SAMPLES)]
+def _fitted(evidence: Evidence, pixels: np.ndarray, points: np.ndarray) -> Segment | None:
+    """The segment of pixels, flat indices N, at points, float32 N x 3, m; None where they do not move as one."""
+    low, high = np.sort(points, axis=0)[[points.shape[0] // 20, -1 - points.shape[0] // 20]]
+    # Mismatches on the ground are flat.
+    if high[1] - low[1] < _LOWEST:
+        return None
+    step = max(1, pixels.size // _SAMPLES)
+    some, points = pixels[::step], points[::step].astype(np.float64)
     seen = np.column_stack([values.ravel()[some] for values in evidence.seen]).astype(np.float64)
     known = np.isfinite(seen[:, :2]).all(axis=1)
-    some, seen = some[known], seen[known]
-    if some.size < 8:
+    points, seen = points[known], seen[known]
+    if len(points) < 8:
         return None
-    parallax = evidence.disparity.ravel()[some] - np.float32(camera.cx - camera.cx_right)
-    points = back_project(
-        evidence.columns.ravel()[some % width],
-        evidence.rows.ravel()[some // width],
-        camera.fx * camera.baseline / np.maximum(parallax, np.float32(0.1)),
-        camera,
-    ).astype(np.float64)
-    matches = Matches(points, seen, np.ones(some.size), np.zeros(some.size, np.int64), camera)
+    cells = np.arange(len(points)) * _CELLS // len(points)
+    matches = Matches(points, seen, np.ones(len(points)), cells, evidence.camera)
     # About the object's own center, so that its turning and its moving are told apart.
     center = np.median(points, axis=0)
     information = np.diag(1 / np.square([4.0, 1.0, 6.0, 0.02, 0.15, 0.02]))
@@ -228,10 +241,10 @@ def _fitted(evidence: Evidence, pixels: np.ndarray) -> Segment | None:
         [[0, -center[2], center[1]], [center[2], 0, -center[0]], [-center[1], center[0], 0]]
     )
     information = about.T @ information @ about
-    found = fit(matches, evidence.motion, iterations=8, prior=(evidence.motion, information))
-    low, high = np.percentile(points, [5, 95], axis=0)
-    # Mismatches do not move as one; those on the ground are flat.
+    found = fit(matches, evidence.motion, iterations=6, prior=(evidence.motion, information))
+    # Mismatches do not move as one.
     most_noise = _MOST_NOISE * max(1.0, evidence.noise) * (1 if pixels.size < _LARGE else 1.5)
-    if found.agreeing.mean() < 0.5 or found.noise > most_noise or high[1] - low[1] < _LOWEST:
+    if found.agreeing.mean() < 0.5 or found.noise > most_noise:
         return None
+    low, high = low.astype(np.float64), high.astype(np.float64)
     return Segment(pixels, found, (low + high) / 2, high - low)
