@@ -11,8 +11,8 @@ from dwarf_ros.geometry import rigid_prediction
 from dwarf_ros.motion.segmentation import Evidence, Segment, find_segments
 from dwarf_ros.types import MOVING, MovingObject, SceneFlow
 
-_SYSTEMATIC = 0.15
-"""Error of disparity that all pixels of an object share, px."""
+_SYSTEMATIC, _SYSTEMATIC_FLOW = 0.1, 0.06
+"""Errors of disparity and of flow that all pixels of an object share, px."""
 
 _SLOWEST_APPROACH = 0.1
 """Objects that come nearer more slowly than this, m/s, are not on the way to a collision."""
@@ -81,7 +81,9 @@ def _object(segment: Segment, scene_flow: SceneFlow, shape: tuple[int, int]) -> 
     shared = np.outer(sight, sight)
     position_covariance = shared + np.diag(np.square(segment.size / 10)) + 1e-4 * np.eye(3)
     covariance = lever @ (segment.fit.covariance + ego_motion.covariance) @ lever.T
-    velocity_covariance = (covariance + 2 * shared) / dt**2
+    # So do their flows.
+    aside = center[2] * _SYSTEMATIC_FLOW * np.array([1 / camera.fx, 1 / camera.fy, 0])
+    velocity_covariance = (covariance + 2 * shared + np.diag(aside**2)) / dt**2
 
     nearest = max(float(center[2] - segment.size[2] / 2), 0.0)
     approach = -relative[2] / dt

@@ -21,6 +21,9 @@ _LEAST_GAIN_UNTRUSTED = 0.1
 _LEAST_DIFFERENCE = 1.0
 """Closer to the static scene than this, px, an estimate is taken as the same."""
 
+_KEPT, _KEPT_NEAR_OBJECTS = 0.12, 0.0
+"""The estimate's own flow is kept where it explains the images better by this cost than what is predicted."""
+
 _MOST_OBJECTS = 100
 
 _TRUSTED = 0.6
@@ -82,7 +85,7 @@ def refine(
     labels = np.zeros(static_cost.shape, np.uint8)
     cost = static_cost
     for number, segment in enumerate(segments, start=1):
-        _claim(labels, number, segment, evidence, static_cost, cost, reference, other)
+        _claim(labels, number, segment, evidence, cost, reference, other)
     stereo_cost = None
     if reference_right is not None:
         x, y = evidence.columns - evidence.disparity, evidence.rows
@@ -168,14 +171,13 @@ def _claim(
     number: int,
     segment: Segment,
     evidence: Evidence,
-    static_cost: np.ndarray,
     cost: np.ndarray,
     reference: Descriptors,
     other: Descriptors,
 ) -> None:
     """Label the pixels in and around a segment that its motion explains better than the static scene.
 
-    Writes to labels, to the cost of those pixels, and to their disparity where it is unknown.
+    Writes to the labels, and at those pixels to the prediction and its cost, and to the disparity where it is unknown.
     """
     camera, width = evidence.camera, labels.shape[1]
     rows, columns = np.divmod(segment.pixels, width)
@@ -202,9 +204,9 @@ def _claim(
         evidence.columns[:, part[1]], evidence.rows[part[0]], disparity, camera, motion
     )
     moving_cost = warping_cost((reference[0][part], reference[1][part]), other, *predicted[:2])
-    gain = cv2.blur(static_cost[part], (3, 3)) - cv2.blur(moving_cost, (3, 3))
-    tolerance = 0.3 + 0.02 * middle
-    claimed = (gain > np.where(seed, np.float32(-0.03), np.float32(-0.01))) & (
+    gain = cv2.blur(cost[part], (3, 3)) - cv2.blur(moving_cost, (3, 3))
+    tolerance = 0.1 + 0.01 * middle
+    claimed = (gain > np.where(seed, np.float32(-0.03), np.float32(0))) & (
         np.abs(disparity - (low + high) / 2) < (high - low) / 2 + tolerance
     )
     mask = cv2.morphologyEx(claimed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
@@ -216,6 +218,21 @@ def _claim(
     cost[part][claimed] = moving_cost[claimed]
     unknown = claimed & ~known
     evidence.disparity[part][unknown] = disparity[unknown]
+    for values, moved in zip(evidence.predicted, predicted, strict=False):
+        values[part][claimed] = moved[claimed]
+
+
+def _kept(evidence: Evidence, labels: np.ndarray, costs: _Costs) -> np.ndarray:
+    """Trusted pixels whose own flow explains the images better than what was predicted."""
+    difference = np.hypot(
+        evidence.seen[0] - evidence.predicted[0], evidence.seen[1] - evidence.predicted[1]
+    )
+    gain = cv2.blur(costs.refined, (3, 3)) - cv2.blur(costs.own, (3, 3))
+    near = cv2.dilate(labels, np.ones((13, 13), np.uint8)) > 0
+    least = np.where(near, np.float32(_KEPT_NEAR_OBJECTS), np.float32(_KEPT))
+    kept = (gain > least) & (difference > 3)
+    kept &= evidence.valid & inside(evidence.predicted)
+    return cv2.medianBlur(kept.astype(np.uint8), 5) > 0
 
 
 def _composed(
@@ -248,6 +265,10 @@ def _composed(
         )
         flow[rows, columns, 0], flow[rows, columns, 1] = x - columns, y - rows
         disparity_next[rows, columns] = moved
+    own = _enlarged(_kept(evidence, labels, costs), known_before.shape)
+    own &= np.isfinite(scene_flow.flow[..., 0]) & np.isfinite(scene_flow.disparity_next)
+    flow[own] = scene_flow.flow[own]
+    disparity_next[own] = scene_flow.disparity_next[own]
     # Where a prediction ends behind the camera, the estimate is all there is.
     missing = ~np.isfinite(flow[..., 0])
     flow[missing] = scene_flow.flow[missing]
