@@ -530,9 +530,7 @@ def eagerly():
         tf.config.run_functions_eagerly(False)
 
 
-@pytest.mark.timeout(300)
-def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings, tmp_path):
-    """The recipe of config/train/adapt.yaml, small."""
+def test_a_folder_and_a_bag_get_the_same_labels(recorded_drive, tmp_path):
     for source in ("folder", "bag"):
         summary = distill(recorded_drive / source, tmp_path / source, CLASSICAL, hold_out=34)
         assert (summary.pairs, summary.held_out) == (4, 1)
@@ -543,14 +541,18 @@ def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings
     same = [name for name in by_folder if name.endswith(".png")]
     assert len(same) == 4 * len(RESULT_FOLDERS)
     assert all(by_folder[name] == by_bag[name] for name in same)
+    assert Proxies(tmp_path / "bag" / "held_out").names == ["000004"]
 
+
+def test_a_network_adapts_to_a_recording_by_its_proxies(labelled, settings, tmp_path):
+    """The recipe of config/train/adapt.yaml, small."""
     weights = tmp_path / "shipped.safetensors"
     network.save(make_model(parse_config(settings())), weights, "a test")
-    data = {"source": "proxies", "root": str(tmp_path / "bag" / "training"), "count": None}
-    held_out = {**data, "root": str(tmp_path / "bag" / "held_out")}
+    data = {"source": "proxies", "root": str(labelled / "training"), "count": None}
+    held_out = {**data, "root": str(labelled / "held_out")}
     config = parse_config(
         settings(
-            steps=180,
+            steps=100,
             batch_size=1,
             weights=str(weights),
             data=data,
@@ -561,7 +563,6 @@ def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings
         )
     )  # fmt: skip
     samples = open_samples(config.validation.data)
-    assert samples.names == ["000004"]
     with eagerly():
         before, _ = validate(make_model(config), samples)
     outcome = train(config, tmp_path / "run")
@@ -571,8 +572,8 @@ def test_a_network_adapts_to_a_recording_by_its_proxies(recorded_drive, settings
 
     choice = EstimatorChoice("tiny", outcome.weights, "tensorflow")
     with eagerly():
-        report = evaluate_recording(tmp_path / "bag" / "held_out", choice)
-    assert (report.frames, len(report.pairs), report.posed) == (2, 1, True)
+        report = evaluate_recording(labelled / "held_out", choice)
+    assert (report.frames, len(report.pairs)) == (len(samples) + 1, len(samples))
     assert report.summary["valid_percent"] > 20
     assert report.summary["photometric_right"] < report.summary["photometric_right_unwarped"]
 
