@@ -326,6 +326,37 @@ def motion_outliers(estimate: np.ndarray, ground_truth: np.ndarray) -> np.ndarra
     return (error > 0.3) | (error / (magnitude(ground_truth) + _MOTION_FLOOR) > 0.1)
 
 
+def area_under_sparsification(error: np.ndarray, confidence: np.ndarray) -> float:
+    """Area under the sparsification error (AUSE): how far the order of the confidence is from that of the error.
+
+    The mean error of the most confident part of the pixels less that of the part with the smallest errors, averaged over
+    parts from nothing to all (Ilg et al., "Uncertainty Estimates and Multi-Hypotheses Networks for Optical Flow", ECCV 2018,
+    without their division by the mean error). 0: the confidence falls wherever the error rises. Pixels of the same
+    confidence are in random order, so that a constant confidence gives the same value everywhere.
+
+    Args:
+        error: float32, any shape, px or m; NaN where unknown.
+        confidence: float32 or bool, the same shape; larger is better; NaN where unknown.
+
+    Returns:
+        px or m, >= 0; NaN where nothing is known.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    _check_shapes(confidence, error, "confidence")
+    known = np.isfinite(error) & np.isfinite(confidence)
+    error, confidence = error[known].astype(np.float64), confidence[known].astype(np.float64)
+    if error.size == 0:
+        return math.nan
+    _, level, count = np.unique(-confidence, return_inverse=True, return_counts=True)
+    expected = np.repeat(np.bincount(level, error) / count, count)
+    kept = np.arange(1, error.size + 1)
+    by_confidence = np.cumsum(expected) / kept
+    by_error = np.cumsum(np.sort(error)) / kept
+    return float(np.mean(by_confidence - by_error))
+
+
 def _outliers(error: np.ndarray, true_magnitude: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = error / true_magnitude

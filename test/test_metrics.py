@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from dwarf_ros.metrics import (
     MotionErrors,
     PixelErrors,
+    area_under_sparsification,
     disparity_error,
     disparity_errors,
     disparity_outliers,
@@ -222,3 +223,28 @@ def test_outliers_of_3d_motion_are_off_by_30_cm_or_10_per_cent():
     estimate = true + np.stack([off, off * 0, off * 0], axis=1)
     assert motion_outliers(estimate, true).tolist() == [False, True, False, True, False]
     assert motion_errors(estimate, true).outliers == 2
+
+
+def test_area_under_sparsification_is_0_for_the_order_of_the_errors():
+    error = np.random.default_rng(2).exponential(1, (40, 50)).astype(np.float32)
+    assert area_under_sparsification(error, -error) == pytest.approx(0, abs=1e-9)
+    best, constant, worst = (
+        area_under_sparsification(error, confidence)
+        for confidence in (1 / (1 + error + 0.1), np.ones_like(error), error)
+    )
+    assert best < constant < worst
+
+
+def test_area_under_sparsification_by_hand():
+    error = np.array([1, 0, np.nan, 3], np.float32)
+    # Most confident first: 3, 1, 0; means 3, 2, 4/3; by error 0, 1/2, 4/3.
+    found = area_under_sparsification(error, np.array([0.5, 0.1, 0.9, 0.9], np.float32))
+    assert found == pytest.approx((3 + 1.5 + 0) / 3)
+    assert math.isnan(area_under_sparsification(error, np.full(4, np.nan, np.float32)))
+
+
+def test_area_under_sparsification_does_not_depend_on_the_order_of_ties():
+    error = np.arange(6, dtype=np.float32)
+    valid = np.array([True, False, True, False, True, False])
+    found = area_under_sparsification(error, valid)
+    assert found == pytest.approx(area_under_sparsification(error[::-1], valid[::-1]))

@@ -15,7 +15,6 @@ import numpy as np
 from dwarf_ros.estimators import Estimator
 from dwarf_ros.geometry import (
     aligned_frame,
-    camera_motion,
     forward_backward_error,
     left_right_error,
     mirrored_frame,
@@ -23,6 +22,7 @@ from dwarf_ros.geometry import (
     sample,
 )
 from dwarf_ros.metrics import OUTLIER_PX, Additive, end_point_error
+from dwarf_ros.motion.ego_motion import estimate_ego_motion
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 # Width of the histogram's bins, px, and their number; the last bin holds all errors from 100 px.
@@ -216,11 +216,9 @@ def check_consistency(
 
 
 def fitted_motion(scene_flow: SceneFlow) -> np.ndarray | None:
-    """The camera's motion, as of `camera_motion`; None without a camera or with too few valid pixels."""
-    try:
-        return camera_motion(scene_flow)
-    except InputError:
-        return None
+    """The camera's motion, 4 x 4, by the estimate itself; None where it does not determine one."""
+    ego_motion = scene_flow.ego_motion or estimate_ego_motion(scene_flow)
+    return ego_motion.transform
 
 
 def camera_motion_errors(motion: np.ndarray, true_motion: np.ndarray) -> CameraMotionErrors:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from dwarf_ros.files import partial_file, refusing_unwritable
-from dwarf_ros.geometry import camera_motion, scene_flow_points, velocities_over_ground
+from dwarf_ros.geometry import scene_flow_points, velocities_over_ground
+from dwarf_ros.motion.ego_motion import estimate_ego_motion
 from dwarf_ros.progress import Progress, counted
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.viewing.pictures import steady_scales
@@ -127,7 +128,10 @@ class ResultLog:
         self._recording.log("camera/points", by_color)
         if flow.dt == 0:
             return
-        motion = camera_motion(flow)
+        ego_motion = flow.ego_motion or estimate_ego_motion(flow)
+        motion = ego_motion.transform
+        if motion is None:
+            return
         velocities = velocities_over_ground(flow, motion)
         speed = np.linalg.norm(velocities, axis=-1)
         by_speed = rr.Points3D(
