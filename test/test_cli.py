@@ -72,6 +72,41 @@ def test_infer_writes_the_three_maps_and_pictures(quadruple, tmp_path):
     assert "classical on opencv" in result.stdout
 
 
+def test_infer_with_a_calibration_writes_motion_too(quadruple, tmp_path):
+    drive = ProceduralDrive(seed=1, frames=2, width=320, height=192)
+    camera = drive.camera
+    rows = [
+        f"P{side}: {camera.fx} 0 {cx} {x} 0 {camera.fy} {camera.cy} 0 0 0 1 0"
+        for side, cx, x in ((0, camera.cx, 0), (1, camera.cx_right, -camera.fx * camera.baseline))
+    ]
+    (tmp_path / "calib.txt").write_text("\n".join(rows) + "\n")
+    arguments = ("infer", *quadruple, "--estimator", "classical")
+    calibrated = (*arguments, "--calib", tmp_path / "calib.txt")
+    result = dwarf(*calibrated, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    document = json.loads((tmp_path / "out/motion.json").read_text())
+    assert set(document) == {"transform", "covariance", "static_percent"}
+    true = np.linalg.inv(drive.poses[1]) @ drive.poses[0]
+    assert np.abs(np.array(document["transform"]) - true)[:3, 3].max() < 0.1
+    assert np.array(document["covariance"]).shape == (6, 6)
+    assert 30 < document["static_percent"] <= 100
+    moving = read_image(tmp_path / "out/moving/left_0.png")
+    assert moving.shape == (192, 320)
+    assert set(np.unique(moving)) <= {0, 127, 255}
+
+    unrefined = dwarf(*calibrated, "--out", tmp_path / "none", "--refine", "none")
+    assert unrefined.returncode == 0, unrefined.stderr
+    assert not (tmp_path / "none/motion.json").exists()
+    uncalibrated = dwarf(*arguments, "--out", tmp_path / "uncalibrated")
+    assert "no calibration" in uncalibrated.stdout
+    assert not (tmp_path / "uncalibrated/moving").exists()
+    same = [
+        (tmp_path / name / "flow/left_0.png").read_bytes()
+        for name in ("none", "uncalibrated", "out")
+    ]
+    assert same[0] == same[1] != same[2]
+
+
 def test_infer_without_an_estimator_says_which_one_it_took(quadruple, tmp_path):
     result = dwarf("infer", *quadruple, "--out", tmp_path)
     assert result.returncode == 0, result.stderr

@@ -32,16 +32,20 @@ def _add_infer(commands: Commands) -> None:
         "--calib",
         type=Path,
         metavar="FILE",
-        help="calibration of the stereo camera (KITTI text or ROS YAML); adds meters to the pictures",
+        help="calibration of the stereo camera (KITTI text or ROS YAML); adds meters to the pictures, motion.json and moving/",
     )
     shared.add_estimator_options(parser)
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from dwarf_ros.estimators import load
+    import json
+    from dataclasses import replace
+
+    from dwarf_ros.files import write_atomically
     from dwarf_ros.formats import read_image, write_image
+    from dwarf_ros.motion.refined import load
     from dwarf_ros.recordings.calibration import read_calibration
-    from dwarf_ros.recordings.result_folder import ResultFolder
+    from dwarf_ros.recordings.result_folder import ResultFolder, ego_motion_document
     from dwarf_ros.types import StereoFrame
     from dwarf_ros.visualization.colors import disparity_color, flow_color
     from dwarf_ros.visualization.panels import scene_flow_panel
@@ -59,9 +63,10 @@ def _infer(options: argparse.Namespace) -> int:
     if options.calib is not None:
         camera = read_calibration(options.calib, width, height, color=images[0].ndim == 3)
     previous = StereoFrame(images[0], images[1], camera=camera)
-    current = StereoFrame(images[2], images[3], camera=camera)
+    # The time between the frames is unknown and changes nothing that is written, but ego-motion asks for one.
+    current = StereoFrame(images[2], images[3], stamp=100_000_000, camera=camera)
     estimator = load(shared.choose(options))
-    scene_flow = estimator.estimate(previous, current)
+    scene_flow = replace(estimator.estimate(previous, current), dt=0.0)
 
     name = f"{paths[0].stem}.png"
     results = ResultFolder(options.out)
@@ -77,6 +82,13 @@ def _infer(options: argparse.Namespace) -> int:
     }
     for picture, pixels in pictures.items():
         write_image(options.out / "pictures" / f"{paths[0].stem}_{picture}.png", pixels)
+    ego_motion = scene_flow.ego_motion
+    if ego_motion is not None and camera is not None:
+        document = json.dumps(ego_motion_document(ego_motion), indent=1) + "\n"
+        write_atomically(options.out / "motion.json", document.encode())
+        results.write_moving(paths[0].stem, scene_flow)
+    if ego_motion is not None and ego_motion.reason is not None:
+        print(f"no ego-motion: {ego_motion.reason}; the estimate is not refined")
     print(
         f"{options.out}: disp_0, disp_1, flow and pictures of {name} by {estimator.name} on "
         f"{estimator.engine}; scene flow valid at {100 * scene_flow.valid.mean():.1f} % of the pixels"

@@ -68,6 +68,7 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         help="dwarf, dwarf_lite, classical, ptlflow:MODEL or auto (default: auto)",
     )
     add_network_options(parser)
+    add_refine_option(parser)
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -81,11 +82,23 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_refine_option(parser: argparse.ArgumentParser, default: str = "rigid") -> None:
+    """--refine."""
+    parser.add_argument(
+        "--refine",
+        choices=("rigid", "none"),
+        default=default,
+        help=f"rigid: improve estimates by the camera's own motion and that of objects (default: {default})",
+    )
+
+
 def choose(options: argparse.Namespace) -> EstimatorChoice:
     """The estimator that the options ask for."""
     from dwarf_ros.estimators import choose_estimator
 
-    return choose_estimator(options.estimator, options.weights, options.engine)
+    return choose_estimator(
+        options.estimator, options.weights, options.engine, refine=options.refine
+    )
 
 
 def add_topic_options(parser: argparse.ArgumentParser) -> None:

@@ -79,6 +79,7 @@ def _add_distill(commands: Commands) -> None:
         help="dwarf, dwarf_lite, classical, auto, ptlflow:MODEL, or folder: the maps of --maps",
     )
     shared.add_network_options(parser)
+    shared.add_refine_option(parser, default="none")
     parser.add_argument(
         "--maps",
         type=Path,
@@ -148,4 +149,5 @@ def _teacher(options: argparse.Namespace) -> EstimatorChoice | Path:
     if maps is not None:
         raise InputError(f"maps: {maps} given to the teacher {name}, expected none")
     # bfloat16 is precise enough for labels and four times as fast, where the processor has it.
-    return choose_estimator(name, weights, options.engine, "auto" if is_ptlflow else "f32")
+    precision = "auto" if is_ptlflow else "f32"
+    return choose_estimator(name, weights, options.engine, precision, refine=options.refine)

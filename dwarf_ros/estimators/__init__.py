@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +11,9 @@ from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
 NETWORKS = ("dwarf", "dwarf_lite")
 ESTIMATORS = (*NETWORKS, "classical")
+
+REFINEMENTS = ("rigid", "none")
+"""What may be done to an estimate; see `motion.refined`."""
 
 PTLFLOW = "ptlflow:"
 """Names that begin so are models of the package ptlflow: slow and accurate, to learn from."""
@@ -48,8 +50,8 @@ class Estimator(Protocol):
 class EstimatorChoice:
     """A decision for one estimator, made once by `choose_estimator`; small, hashable and picklable.
 
-    Pass it on, across processes too, and load it where estimates are computed: `load`, or `load_once` in functions that
-    are called once per item.
+    Pass it on, across processes too, and load it where estimates are computed: `motion.refined.load`, or `load_once` there
+    in functions that are called once per item.
 
     Attributes:
         name: one of `ESTIMATORS`, or `ptlflow:MODEL`.
@@ -57,6 +59,7 @@ class EstimatorChoice:
         engine: one of `engines.ENGINES`; `opencv` for classical, `torch` or `openvino` for ptlflow.
         precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
         gpu_memory_fraction: largest part of each GPU's memory that the network may take, above 0 to 1; 0: no limit.
+        refine: one of `REFINEMENTS`.
     """
 
     name: str
@@ -64,6 +67,7 @@ class EstimatorChoice:
     engine: str
     precision: str = "f32"
     gpu_memory_fraction: float = 0.0
+    refine: str = "rigid"
 
     @property
     def weights_sha256(self) -> str | None:
@@ -110,14 +114,17 @@ def choose_estimator(
     engine: str = "auto",
     precision: str = "f32",
     gpu_memory_fraction: float = 0.0,
+    refine: str = "rigid",
 ) -> EstimatorChoice:
-    """What `load_estimator` would load, without loading it.
+    """What `motion.refined.load_estimator` would load, without loading it.
 
-    Arguments and errors are those of `load_estimator`; damaged weights and an unavailable precision or fraction are
-    reported only by `load`.
+    Arguments and errors are those of `motion.refined.load_estimator`; damaged weights and an unavailable precision or
+    fraction are reported only when it is loaded.
     """
+    if refine not in REFINEMENTS:
+        raise InputError(f"refine: {refine!r} is unknown, expected {' or '.join(REFINEMENTS)}")
     if name.startswith(PTLFLOW):
-        return _choose_ptlflow(name, weights, engine, precision)
+        return _choose_ptlflow(name, weights, engine, precision, refine)
     if name not in ("auto", *ESTIMATORS):
         raise InputError(
             f"estimator: {name!r} is unknown, expected auto, {', '.join(ESTIMATORS)} or {PTLFLOW}MODEL"
@@ -135,7 +142,7 @@ def choose_estimator(
             raise InputError(
                 f"precision: {precision} given to the classical estimator, expected auto or f32"
             )
-        return EstimatorChoice(name, None, "opencv")
+        return EstimatorChoice(name, None, "opencv", refine=refine)
 
     if weights is None:
         weights = shipped_weights(name)
@@ -148,11 +155,13 @@ def choose_estimator(
     # Before the engine: looking for a GPU may load TensorFlow, which takes seconds.
     name = read_header(weights, None if name == "auto" else name).preset
     file = Path(weights).absolute()
-    return EstimatorChoice(name, file, choose_engine(engine), precision, gpu_memory_fraction)
+    return EstimatorChoice(
+        name, file, choose_engine(engine), precision, gpu_memory_fraction, refine
+    )
 
 
 def _choose_ptlflow(
-    name: str, weights: str | Path | None, engine: str, precision: str
+    name: str, weights: str | Path | None, engine: str, precision: str, refine: str
 ) -> EstimatorChoice:
     from dwarf_ros.estimators.ptlflow import require_ptlflow
 
@@ -167,12 +176,16 @@ def _choose_ptlflow(
     if not known_by_name and not file.is_file():
         raise InputError(f"weights: {weights} is missing, expected weights for {name}")
     return EstimatorChoice(
-        name, str(weights) if known_by_name else file.absolute(), engine, precision
+        name,
+        str(weights) if known_by_name else file.absolute(),
+        engine,
+        precision,
+        refine=refine,
     )
 
 
 def load(choice: EstimatorChoice) -> Estimator:
-    """The chosen estimator, ready for use.
+    """The chosen estimator without its refinement, ready for use.
 
     Raises:
         InputError: the weights are damaged, or the precision or fraction of GPU memory is not available.
@@ -192,16 +205,6 @@ def load(choice: EstimatorChoice) -> Estimator:
     network = NetworkSource(Path(choice.weights), choice.name)
     engine = load_engine(choice.engine, network, choice.precision, choice.gpu_memory_fraction)
     return NetworkEstimator(choice.name, engine)
-
-
-@lru_cache(maxsize=1)
-def load_once(choice: EstimatorChoice) -> Estimator:
-    """The chosen estimator, loaded at the first call in each process.
-
-    Raises:
-        InputError: as `load`.
-    """
-    return load(choice)
 
 
 def shipped_weights(name: str) -> Path:

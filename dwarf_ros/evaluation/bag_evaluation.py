@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dwarf_ros.estimators import EstimatorChoice, load_once
+from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.consistency import (
     Consistency,
     RigidSceneErrors,
@@ -33,6 +33,7 @@ from dwarf_ros.metrics import (
     flow_errors,
     motion_errors,
 )
+from dwarf_ros.motion.refined import load_once
 from dwarf_ros.progress import show_progress
 from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.recordings.kitti_layout import REGIONS

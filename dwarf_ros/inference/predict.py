@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dwarf_ros import __version__
-from dwarf_ros.estimators import EstimatorChoice, load_once
+from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.inference.resumable import ResumableFolder
+from dwarf_ros.motion.refined import load_once
 from dwarf_ros.recordings.result_folder import ResultFolder
 from dwarf_ros.samples import Dataset
 from dwarf_ros.types import InputError
@@ -25,6 +26,7 @@ _COMPARED = {
     "dataset": "data set",
     "estimator": "estimator",
     "engine": "engine",
+    "refine": "refinement",
     "weights_sha256": "SHA-256 of the weights",
     "version": "version of dwarf_ros",
 }
@@ -59,6 +61,8 @@ def predict(
 ) -> PredictionSummary:
     """Estimate the scene flow of every sample and fill a folder with disp_0, disp_1 and flow, as submitted to KITTI.
 
+    With refinement, motion, moving, confidence_disparity and confidence_flow are filled too; see `ResultFolder.write_motion`.
+
     Files appear whole or not at all, and samples whose three files exist are done, so that an interrupted call can be resumed by
     calling again. All results of a folder are of one data set, estimator, engine, weights file and version, recorded in
     prediction.json together with the sizes of the images, in bytes, to notice images that have changed. Two calls must not fill
@@ -78,7 +82,10 @@ def predict(
     start = time.monotonic()
     check_workers(workers)
     results = ResultFolder(Path(out).absolute())
-    folder = ResumableFolder(results.path / RECORD, "dwarf predict", _COMPARED, results.folders)
+    folders = (
+        results.folders if choice.refine == "none" else [*results.folders, *results.motion_folders]
+    )
+    folder = ResumableFolder(results.path / RECORD, "dwarf predict", _COMPARED, folders)
     _begin(folder, dataset, _settings(dataset, choice))
     done = results.names()
     pending = [i for i, name in enumerate(dataset.names) if name not in done]
@@ -106,6 +113,8 @@ def _predict_sample(
     dataset: Dataset, results: ResultFolder, choice: EstimatorChoice, index: int
 ) -> None:
     estimate = load_once(choice).estimate(*dataset.frames(index))
+    # First: a sample is done when its three maps exist.
+    results.write_motion(dataset.names[index], estimate)
     results.write(dataset.names[index], estimate)
 
 
@@ -115,6 +124,7 @@ def _settings(dataset: Dataset, choice: EstimatorChoice) -> dict[str, Any]:
         "dataset": dataset.title,
         "estimator": choice.name,
         "engine": choice.engine,
+        "refine": choice.refine,
         "weights": None if choice.weights is None else str(choice.weights),
         "weights_sha256": choice.weights_sha256,
         "image_bytes": {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.estimators import Estimator, EstimatorChoice, load_once
+from dwarf_ros.estimators import Estimator, EstimatorChoice
 from dwarf_ros.estimators.classical import look_up
 from dwarf_ros.geometry import (
     aligned_frame,
@@ -18,6 +18,7 @@ from dwarf_ros.geometry import (
     left_right_error,
     mirrored_frame,
 )
+from dwarf_ros.motion.refined import load_once
 from dwarf_ros.recordings.kitti_layout import DISPARITY, FLOW, RESULT_FOLDERS
 from dwarf_ros.recordings.result_folder import read_map
 from dwarf_ros.samples import Maps

@@ -70,7 +70,7 @@ def prepare_run(out: Path) -> None:
 
 def estimator_arguments(choice: EstimatorChoice) -> list[str]:
     """The node's arguments, after --ros-args, for an estimator."""
-    parameters: dict[str, object] = {"estimator": choice.name}
+    parameters: dict[str, object] = {"estimator": choice.name, "refine": choice.refine}
     if choice.weights is not None:
         parameters |= {
             "weights": choice.weights,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dwarf_ros.estimators import Estimator
-from dwarf_ros.estimators import load_estimator as load_unrefined
+from dwarf_ros.estimators import REFINEMENTS, Estimator, EstimatorChoice, choose_estimator
+from dwarf_ros.estimators import load as load_unrefined
 from dwarf_ros.types import EgoMotion, InputError, SceneFlow, StereoFrame
 
 if TYPE_CHECKING:
     import numpy as np
-
-REFINEMENTS = ("rigid", "none")
 
 _LONGEST_GAP = 1.0
 """Time between references, s, beyond which the previous motion says nothing."""
@@ -26,10 +25,12 @@ class RefinedEstimator:
 
     Args:
         estimator: the other estimator.
+        remember: False: each estimate depends on its two frames only.
     """
 
-    def __init__(self, estimator: Estimator) -> None:
+    def __init__(self, estimator: Estimator, remember: bool = True) -> None:
         self._estimator = estimator
+        self._remember = remember
         self._latest: SceneFlow | None = None
 
     @property
@@ -70,7 +71,8 @@ class RefinedEstimator:
             self._expected(scene_flow),
             prior,
         )
-        self._latest = refined
+        if self._remember:
+            self._latest = refined
         return refined
 
     def _expected(self, scene_flow: SceneFlow) -> np.ndarray | None:
@@ -129,6 +131,24 @@ def load_estimator(
     Raises:
         InputError: as `estimators.load_estimator`, or an unknown refinement.
     """
-    if refine not in REFINEMENTS:
-        raise InputError(f"refine: {refine!r} is unknown, expected {' or '.join(REFINEMENTS)}")
-    return refined(load_unrefined(name, weights, engine, precision, gpu_memory_fraction), refine)
+    return load(choose_estimator(name, weights, engine, precision, gpu_memory_fraction, refine))
+
+
+def load(choice: EstimatorChoice) -> Estimator:
+    """The chosen estimator with its refinement, ready for use.
+
+    Raises:
+        InputError: as `estimators.load`.
+    """
+    return refined(load_unrefined(choice), choice.refine)
+
+
+@lru_cache(maxsize=1)
+def load_once(choice: EstimatorChoice) -> Estimator:
+    """As `load`, at the first call in each process; each estimate depends on its two frames only, not on their order.
+
+    Raises:
+        InputError: as `load`.
+    """
+    estimator = load_unrefined(choice)
+    return RefinedEstimator(estimator, remember=False) if choice.refine == "rigid" else estimator

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.estimators import EstimatorChoice, choose_estimator, load
+from dwarf_ros.estimators import EstimatorChoice, choose_estimator
 from dwarf_ros.evaluation.kitti.folder import read_maps
+from dwarf_ros.motion.refined import load
 from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.recordings.bag.storage import is_bag
 from dwarf_ros.recordings.kitti_layout import DISPARITY

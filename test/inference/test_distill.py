@@ -25,8 +25,8 @@ from dwarf_ros.datasets.splits import Proxies
 from dwarf_ros.estimators import (
     EstimatorChoice,
     choose_estimator,
+    load,
     load_estimator,
-    load_once,
 )
 from dwarf_ros.evaluation.bag_evaluation import evaluate_recording
 from dwarf_ros.formats import (
@@ -48,7 +48,7 @@ from dwarf_ros.training.data import open_samples
 from dwarf_ros.training.trainer import make_model, train, validate
 from dwarf_ros.types import InputError, StereoCamera
 
-CLASSICAL = choose_estimator("classical")
+CLASSICAL = choose_estimator("classical", refine="none")
 
 FRAMES, LEARNT = 20, 14
 PAIRS = FRAMES - 2
@@ -592,7 +592,7 @@ def test_a_network_is_a_teacher(wall, settings, tmp_path):
         summary = distill(short, tmp_path / "out", teacher, threshold=5)
     assert (summary.teacher, summary.engine, summary.pairs) == ("tiny", "tensorflow", 1)
     frames = Proxies(tmp_path / "out").frames(0)
-    estimate = load_once(teacher).estimate(*frames)
+    estimate = load(teacher).estimate(*frames)
     flow = labels(tmp_path / "out" / "training", "000000")[2]
     known = np.isfinite(flow).all(axis=-1)
     assert known.any()

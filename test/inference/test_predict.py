@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dwarf_ros.datasets.kitti import Kitti2012, KittiDrive
-from dwarf_ros.estimators import EstimatorChoice, choose_estimator, load_estimator
+from dwarf_ros.estimators import EstimatorChoice, choose_estimator
 from dwarf_ros.evaluation.kitti.folder import evaluate_folder
 from dwarf_ros.formats import (
     read_disparity_png,
@@ -21,7 +21,13 @@ from dwarf_ros.formats import (
     write_image,
 )
 from dwarf_ros.inference.predict import RECORD, predict
+from dwarf_ros.motion.refined import load_estimator
 from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS as FOLDERS
+from dwarf_ros.recordings.result_folder import (
+    MOTION_FOLDERS,
+    ResultFolder,
+    ego_motion_document,
+)
 from dwarf_ros.types import InputError
 
 CLASSICAL = choose_estimator("classical")
@@ -62,9 +68,9 @@ def partly_done(results, tmp_path):
     """A folder of results that lacks the last four samples."""
     out = tmp_path / "out"
     shutil.copytree(results, out)
-    for folder in FOLDERS:
-        for frame in range(FRAMES - 5, FRAMES - 1):
-            (out / folder / f"{frame:06d}.png").unlink()
+    for frame in range(FRAMES - 5, FRAMES - 1):
+        for file in out.rglob(f"{frame:06d}.*"):
+            file.unlink()
     return out
 
 
@@ -78,7 +84,9 @@ def times(out):
 
 def test_a_folder_as_submitted_to_kitti(results):
     names = [f"{frame:06d}.png" for frame in range(FRAMES - 1)]
-    assert sorted(path.name for path in results.iterdir()) == sorted([*FOLDERS, RECORD])
+    assert sorted(path.name for path in results.iterdir()) == sorted(
+        [*FOLDERS, *MOTION_FOLDERS, RECORD]
+    )
     for folder in FOLDERS:
         assert sorted(path.name for path in (results / folder).iterdir()) == names
     inside = np.s_[20:-20, 40:-40]
@@ -98,6 +106,29 @@ def test_the_files_are_those_of_the_estimator(drive, results):
     assert np.nanmax(np.abs(read_flow_png(results / "flow" / "000005.png") - estimate.flow)) <= (
         1 / 128
     )
+
+
+def test_motion_and_confidence_are_beside_the_maps(drive, results):
+    estimate = load_estimator("classical").estimate(*KittiDrive(drive).frames(5))
+    document = json.loads((results / "motion/000005.json").read_text())
+    assert document == ego_motion_document(estimate.ego_motion)
+    moving = read_image(results / "moving/000005.png")
+    if estimate.motion_mask is None:
+        assert (moving == 127).all()
+    else:
+        np.testing.assert_array_equal(moving, estimate.motion_mask)
+        confidences = ResultFolder(results).read_confidences("000005")
+        for found, true in zip(
+            confidences, (estimate.disparity_confidence, estimate.flow_confidence), strict=True
+        ):
+            np.testing.assert_allclose(found, true, atol=1e-5)
+
+
+def test_without_refinement_there_are_maps_only(drive, tmp_path):
+    predict(KittiDrive(drive), tmp_path, choose_estimator("classical", refine="none"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FOLDERS, RECORD])
+    with pytest.raises(InputError, match="refinement none, now it is rigid"):
+        predict(KittiDrive(drive), tmp_path, CLASSICAL)
 
 
 def test_the_record_says_what_made_the_results(drive, results):

@@ -14,7 +14,7 @@ from dwarf_ros.live.demo import run_demo
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import InputError
 
-CLASSICAL = choose_estimator("classical")
+CLASSICAL = choose_estimator("classical", refine="none")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

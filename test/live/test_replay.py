@@ -20,7 +20,7 @@ from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, SceneFlow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CLASSICAL = choose_estimator("classical")
+CLASSICAL = choose_estimator("classical", refine="none")
 # The player's stamps: those of the recording, moved on.
 SHIFT = 1_700_000_000_000_000_000
 

@@ -79,7 +79,7 @@ def test_a_launched_replay_is_recorded_and_ends_by_itself(launch, tmp_path):
         assert launched.wait(timeout=100) == 0, launch.log()
     finally:
         launched.kill()
-    choice = choose_estimator("classical")
+    choice = choose_estimator("classical", refine="none")
     evaluation = evaluate_run(drive, run, choice)
     assert evaluation.live.played == 4
     assert evaluation.live.answered + sum(evaluation.live.dropped.values()) == 3

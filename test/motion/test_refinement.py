@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dwarf_ros.estimators import REFINEMENTS
 from dwarf_ros.estimators.classical import ClassicalEstimator
 from dwarf_ros.metrics import flow_errors
 from dwarf_ros.motion.objects import find_objects
-from dwarf_ros.motion.refined import REFINEMENTS, RefinedEstimator, load_estimator, refined
+from dwarf_ros.motion.refined import RefinedEstimator, load_estimator, refined
 from dwarf_ros.motion.refinement import refine
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.types import MOVING, UNKNOWN, InputError, SceneFlow, StereoFrame
