@@ -23,6 +23,10 @@ def least_parallax(
     return np.float32(max(min_disparity, farthest, float(_SMALLEST)))
 
 
+_BLOCK = 32
+"""Rows."""
+
+
 def depth_from_disparity(
     disparity: np.ndarray,
     camera: StereoCamera,
@@ -192,10 +196,16 @@ def rigid_scene_flow(
             is unknown or the point ends behind the camera.
     """
     rows, columns = _pixel_grid(disparity.shape)
-    x, y, disparity_next, _ = rigid_prediction(columns, rows, disparity, camera, motion)
     flow = np.empty((*disparity.shape, 2), dtype=np.float32)
-    np.subtract(x, columns, out=flow[..., 0])
-    np.subtract(y, rows, out=flow[..., 1])
+    disparity_next = np.empty(disparity.shape, dtype=np.float32)
+    # Block by block, so that what is in between stays in the processor's cache.
+    for top in range(0, disparity.shape[0], _BLOCK):
+        part = slice(top, top + _BLOCK)
+        x, y, disparity_next[part], _ = rigid_prediction(
+            columns, rows[part], disparity[part], camera, motion
+        )
+        np.subtract(x, columns, out=flow[part, :, 0])
+        np.subtract(y, rows[part], out=flow[part, :, 1])
     return flow, disparity_next
 
 

@@ -81,7 +81,8 @@ def refine(
     static_cost = warping_cost(reference, other, *evidence.predicted[:2])
     own_cost = warping_cost(reference, other, *evidence.seen[:2])
     gain = cv2.blur(static_cost, (7, 7)) - cv2.blur(own_cost, (7, 7))
-    segments = find_segments(evidence, _seeds(evidence, gain), gain)[:_MOST_OBJECTS]
+    moving, possible = _seeds(evidence, gain)
+    segments = find_segments(evidence, moving, gain)[:_MOST_OBJECTS]
     labels = np.zeros(static_cost.shape, np.uint8)
     cost = static_cost
     for number, segment in enumerate(segments, start=1):
@@ -98,6 +99,7 @@ def refine(
         segments,
         labels,
         safe,
+        possible & ~moving,
         _Costs(cost, own_cost, stereo_cost),
     )
 
@@ -144,8 +146,13 @@ def _gather(
     return evidence, safe
 
 
-def _seeds(evidence: Evidence, gain: np.ndarray) -> np.ndarray:
-    """Pixels whose estimate differs significantly from the static scene and explains the images better."""
+def _seeds(evidence: Evidence, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels whose estimate explains the images better than the static scene and differs significantly.
+
+    Returns:
+        moving: bool h x w, by the noise that the estimate has.
+        possible: the same, by the noise of a good estimate.
+    """
     difference = np.maximum(
         np.abs(evidence.seen[0] - evidence.predicted[0]),
         np.abs(evidence.seen[1] - evidence.predicted[1]),
@@ -154,9 +161,11 @@ def _seeds(evidence: Evidence, gain: np.ndarray) -> np.ndarray:
     candidates = (gain > least) & (difference > _LEAST_DIFFERENCE)
     candidates &= inside(evidence.predicted) & inside(evidence.seen)
     pixels = np.flatnonzero(candidates)
-    seeds = np.zeros(candidates.shape, np.uint8)
-    seeds.ravel()[pixels] = deviation(evidence, pixels) > SIGNIFICANT
-    return cv2.medianBlur(seeds, 5) > 0
+    square = deviation(evidence, pixels)
+    moving, possible = np.zeros((2, *candidates.shape), np.uint8)
+    moving.ravel()[pixels] = square > SIGNIFICANT * max(1.0, evidence.noise)
+    possible.ravel()[pixels] = square > SIGNIFICANT
+    return cv2.medianBlur(moving, 5) > 0, cv2.medianBlur(possible, 5) > 0
 
 
 def inside(places: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -222,7 +231,9 @@ def _claim(
         values[part][claimed] = moved[claimed]
 
 
-def _kept(evidence: Evidence, labels: np.ndarray, costs: _Costs) -> np.ndarray:
+def _kept(
+    evidence: Evidence, labels: np.ndarray, possible: np.ndarray, costs: _Costs
+) -> np.ndarray:
     """Trusted pixels whose own flow explains the images better than what was predicted."""
     difference = np.hypot(
         evidence.seen[0] - evidence.predicted[0], evidence.seen[1] - evidence.predicted[1]
@@ -230,7 +241,7 @@ def _kept(evidence: Evidence, labels: np.ndarray, costs: _Costs) -> np.ndarray:
     gain = cv2.blur(costs.refined, (3, 3)) - cv2.blur(costs.own, (3, 3))
     near = cv2.dilate(labels, np.ones((13, 13), np.uint8)) > 0
     least = np.where(near, np.float32(_KEPT_NEAR_OBJECTS), np.float32(_KEPT))
-    kept = (gain > least) & (difference > 3)
+    kept = ((gain > least) | (possible & (labels == 0))) & (difference > 3)
     kept &= evidence.valid & inside(evidence.predicted)
     return cv2.medianBlur(kept.astype(np.uint8), 5) > 0
 
@@ -242,6 +253,7 @@ def _composed(
     segments: list[Segment],
     labels: np.ndarray,
     safe: np.ndarray,
+    possible: np.ndarray,
     costs: _Costs,
 ) -> SceneFlow:
     """Full-size maps of labels and motions."""
@@ -265,13 +277,16 @@ def _composed(
         )
         flow[rows, columns, 0], flow[rows, columns, 1] = x - columns, y - rows
         disparity_next[rows, columns] = moved
-    own = _enlarged(_kept(evidence, labels, costs), known_before.shape)
-    own &= np.isfinite(scene_flow.flow[..., 0]) & np.isfinite(scene_flow.disparity_next)
-    flow[own] = scene_flow.flow[own]
-    disparity_next[own] = scene_flow.disparity_next[own]
+    kept = _kept(evidence, labels, possible, costs)
+    own = np.nonzero(_enlarged(kept, known_before.shape))
+    own_flow, own_next = scene_flow.flow[own], scene_flow.disparity_next[own]
+    given = np.isfinite(own_flow[:, 0]) & np.isfinite(own_next)
+    own = own[0][given], own[1][given]
+    flow[own], disparity_next[own] = own_flow[given], own_next[given]
     # Where a prediction ends behind the camera, the estimate is all there is.
-    missing = ~np.isfinite(flow[..., 0])
-    flow[missing] = scene_flow.flow[missing]
+    missing = np.isnan(disparity_next)
+    if missing.any():
+        flow[missing] = scene_flow.flow[missing]
     height, width = known_before.shape
     trust, flow_trust = (
         np.ascontiguousarray(cv2.resize(values, None, fx=2, fy=2)[:height, :width])
@@ -281,9 +296,9 @@ def _composed(
     known = known_before | _enlarged(safe, known_before.shape)
     unknown = ~(known & (disparity_next > 0))
     disparity = filled
-    disparity[~known] = np.nan
-    disparity_next[unknown] = np.nan
-    certain = inside(evidence.predicted) & safe & (cv2.blur(costs.refined, (5, 5)) < 0.25)
+    np.putmask(disparity, ~known, np.nan)
+    np.putmask(disparity_next, unknown, np.nan)
+    certain = inside(evidence.predicted) & safe & ~kept & (cv2.blur(costs.refined, (5, 5)) < 0.25)
     mask = np.where(
         labels > 0, np.uint8(MOVING), np.where(certain, np.uint8(STATIC), np.uint8(UNKNOWN))
     )
@@ -292,7 +307,7 @@ def _composed(
         disparity=disparity,
         disparity_next=disparity_next,
         flow=flow,
-        valid=~unknown & ~missing & (np.minimum(trust, flow_trust) > _TRUSTED),
+        valid=~unknown & (trust > _TRUSTED) & (flow_trust > _TRUSTED),
         disparity_confidence=trust,
         flow_confidence=flow_trust,
         ego_motion=ego_motion,
