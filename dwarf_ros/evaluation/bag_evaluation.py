@@ -20,16 +20,21 @@ from dwarf_ros.evaluation.consistency import (
     Consistency,
     RigidSceneErrors,
     check_consistency,
+    fitted_motion,
     motion_between,
 )
 from dwarf_ros.evaluation.kitti.rules import MEASURES as KITTI_MEASURES
 from dwarf_ros.evaluation.kitti.rules import Counts, evaluate_maps
+from dwarf_ros.evaluation.odometry import Odometry, recording_odometry
 from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.metrics import (
     Additive,
     MotionErrors,
     PixelErrors,
+    area_under_sparsification,
+    disparity_error,
     disparity_errors,
+    end_point_error,
     flow_errors,
     motion_errors,
 )
@@ -83,6 +88,31 @@ def difference_between(one: SceneFlow, other: SceneFlow) -> Difference:
 
 
 @dataclass(frozen=True)
+class Sparsification(Additive):
+    """Sums of areas under the sparsification error (AUSE), px; two of them can be added.
+
+    Attributes:
+        confidence: AUSE of the estimates' confidence.
+        valid: AUSE of the same pixels ordered by `valid` alone.
+        images: how many areas were added.
+    """
+
+    confidence: float = 0.0
+    valid: float = 0.0
+    images: int = 0
+
+    @classmethod
+    def of(
+        cls, error: np.ndarray, confidence: np.ndarray | None, valid: np.ndarray
+    ) -> Sparsification:
+        """Of one image; empty without confidence or error."""
+        if confidence is None or not np.isfinite(error).any():
+            return cls()
+        areas = (area_under_sparsification(error, order) for order in (confidence, valid))
+        return cls(*areas, 1)
+
+
+@dataclass(frozen=True)
 class PairErrors(Additive):
     """Counts and sums of one or more pairs; two of them can be added.
 
@@ -93,6 +123,7 @@ class PairErrors(Additive):
         outliers: KITTI's counts by measure and region; empty without ground truth.
         end_points: errors of D1, D2 and Fl in px against the ground truth with occluded pixels, where there is an estimate.
         motion: errors of the 3D motion in m, where the estimate is valid.
+        sparsification: of D1 and Fl against the ground truth with occluded pixels, where there is an estimate.
         live: recorded estimates compared with the estimator's own.
     """
 
@@ -102,6 +133,7 @@ class PairErrors(Additive):
     outliers: Counts = field(default_factory=dict)
     end_points: dict[str, PixelErrors] = field(default_factory=dict)
     motion: MotionErrors = field(default_factory=MotionErrors)
+    sparsification: dict[str, Sparsification] = field(default_factory=dict)
     live: Difference = Difference()
 
 
@@ -162,6 +194,14 @@ def _end_point_metric(name: str, key: str, words: str) -> Metric:
     return Metric(key, words, "px", lambda e: e.end_points.get(name, PixelErrors()).mean)
 
 
+def _sparsification_metric(name: str, part: str, words: str) -> Metric:
+    def mean(errors: PairErrors) -> float | None:
+        found = errors.sparsification.get(name, Sparsification())
+        return getattr(found, part) / found.images if found.images else None
+
+    return Metric(f"{name}_ause_{part}_px", f"{name}: AUSE of {words}", "px", mean)
+
+
 CONSISTENCY_METRICS = (
     Metric("valid_percent", "valid pixels", "%", lambda e: 100 * e.valid / e.pixels if e.pixels else None),
     *_rigid_scene_metrics("rigid_scene", "rigid scene by the poses", lambda e: e.consistency.rigid_scene),
@@ -173,6 +213,8 @@ CONSISTENCY_METRICS = (
     *_photometric_metrics("right_next", "next right image by flow and next disparity"),
     *_pair_metrics("left_right", "left-right consistency"),
     *_pair_metrics("forward_backward", "forward-backward consistency"),
+    Metric("flicker_median_percent", "change of static points' depth per frame: median", "%", lambda e: e.consistency.flicker.median),
+    Metric("flicker_p90_percent", "change of static points' depth per frame: 90th percentile", "%", lambda e: e.consistency.flicker.percentile(90)),
 )  # fmt: skip
 
 TRUTH_METRICS = (
@@ -180,6 +222,11 @@ TRUTH_METRICS = (
     _end_point_metric("D1", "disparity_epe_px", "disparity error"),
     _end_point_metric("D2", "disparity_next_epe_px", "next disparity error"),
     _end_point_metric("Fl", "flow_epe_px", "flow end-point error"),
+    *(
+        _sparsification_metric(name, part, words)
+        for name in ("D1", "Fl")
+        for part, words in (("confidence", "the confidence"), ("valid", "valid alone"))
+    ),
     Metric("motion_epe_m", "3D motion: end-point error", "m", lambda e: e.motion.mean),
     Metric("motion_strict_percent", "3D motion: within 5 cm or 5 %", "%", lambda e: e.motion.accuracy_strict),
     Metric("motion_relaxed_percent", "3D motion: within 10 cm or 10 %", "%", lambda e: e.motion.accuracy_relaxed),
@@ -259,6 +306,7 @@ class RecordingEvaluation:
         posed: whether the recording has poses.
         truths: pairs that have ground truth.
         live: None offline.
+        odometry: of the longest run of pairs; None without poses.
     """
 
     source: str
@@ -270,6 +318,7 @@ class RecordingEvaluation:
     posed: bool
     truths: int = 0
     live: LiveFigures | None = None
+    odometry: Odometry | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -297,7 +346,8 @@ class _Task:
     answers: Answers | None
 
 
-def _evaluate_pair(task: _Task, pair: tuple[int, int]) -> PairErrors:
+def _evaluate_pair(task: _Task, pair: tuple[int, int]) -> tuple[PairErrors, np.ndarray | None]:
+    """Errors of a pair, and the camera's motion by its estimate."""
     estimator = load_once(task.choice)
     reference, other = (task.recording[index] for index in pair)
     offline = estimator.estimate(reference, other)
@@ -317,10 +367,10 @@ def _evaluate_pair(task: _Task, pair: tuple[int, int]) -> PairErrors:
         consistency,
         live=Difference() if task.answers is None else difference_between(answer, offline),
     )
-    if truth is None:
-        return errors
-    make_sample(f"frame {pair[0]}", (reference, other), truth)
-    return errors + _truth_errors(answer, truth)
+    if truth is not None:
+        make_sample(f"frame {pair[0]}", (reference, other), truth)
+        errors += _truth_errors(answer, truth)
+    return errors, fitted_motion(answer)
 
 
 def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> PairErrors:
@@ -331,14 +381,26 @@ def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> PairErrors:
             for measure, count in evaluate_maps(estimate, maps, truth.objects).items():
                 outliers.setdefault(measure, {})[region] = count
     end_points = {}
+    sparsification = {}
     if truth.occ.disparity is not None:
         end_points["D1"] = disparity_errors(answer.disparity, truth.occ.disparity)
+        sparsification["D1"] = Sparsification.of(
+            disparity_error(answer.disparity, truth.occ.disparity),
+            answer.disparity_confidence,
+            answer.valid,
+        )
     if truth.occ.disparity_next is not None:
         end_points["D2"] = disparity_errors(answer.disparity_next, truth.occ.disparity_next)
     if truth.occ.flow is not None:
         end_points["Fl"] = flow_errors(answer.flow, truth.occ.flow)
+        sparsification["Fl"] = Sparsification.of(
+            end_point_error(answer.flow, truth.occ.flow), answer.flow_confidence, answer.valid
+        )
     return PairErrors(
-        outliers=outliers, end_points=end_points, motion=_motion_errors(answer, truth.occ)
+        outliers=outliers,
+        end_points=end_points,
+        motion=_motion_errors(answer, truth.occ),
+        sparsification=sparsification,
     )
 
 
@@ -389,17 +451,20 @@ def evaluate_recording(
     chosen = recording.pairs() if pairs is None else list(pairs)
     task = _Task(recording, choice, truth, answers)
     total = PairErrors()
-    judged = []
+    judged: list[PairFigures] = []
+    motions = []
     with show_progress("pairs") as report:
         report(0, len(chosen))
         results = map_over(
             partial(_evaluate_pair, task), chosen, workers, use_gpu=choice.weights is not None
         )
-        for pair, errors in zip(chosen, results, strict=True):
+        for pair, (errors, motion) in zip(chosen, results, strict=True):
             total += errors
+            motions.append(motion)
             stamp = recording.stamps[pair[0]]
             judged.append(PairFigures(*pair, stamp, figures_of(errors)))
             report(len(judged), len(chosen))
+    poses = recording.poses
     return RecordingEvaluation(
         source=str(source),
         estimator=estimator.name,
@@ -409,4 +474,7 @@ def evaluate_recording(
         summary=figures_of(total),
         posed=recording.poses is not None,
         truths=0 if truth is None else sum(pair[0] in truth.names for pair in chosen),
+        odometry=None
+        if poses is None or not chosen
+        else recording_odometry(chosen, motions, poses),
     )

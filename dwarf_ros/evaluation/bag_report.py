@@ -22,6 +22,7 @@ from dwarf_ros.evaluation.bag_evaluation import (
 )
 from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.kitti.rules import MEASURES as KITTI_MEASURES
+from dwarf_ros.evaluation.odometry import Odometry
 from dwarf_ros.evaluation.report import Figure, Frame, Picture, Report, Table, Value, write_report
 from dwarf_ros.files import write_atomically
 from dwarf_ros.recordings import open_recording
@@ -47,6 +48,7 @@ _LISTED = {
     "disparity_epe_px": "disparity EPE [px]",
     "flow_epe_px": "flow EPE [px]",
     "motion_epe_m": "3D EPE [m]",
+    "flicker_median_percent": "flicker [%]",
     "live_difference_px": "live - offline [px]",
 }
 
@@ -157,6 +159,8 @@ def print_evaluation(evaluation: RecordingEvaluation) -> None:
     for label, value, unit in _live_rows(evaluation.live):
         shown = _shown(value) if value is None or isinstance(value, float) else str(value)
         table.add_row(label, shown, unit)
+    for label, value, unit in _odometry_rows(evaluation.odometry):
+        table.add_row(label, _shown(value) if isinstance(value, float) else str(value), unit)
     console.print(table)
 
 
@@ -175,6 +179,23 @@ def _live_rows(live: LiveFigures | None) -> list[tuple[str, Value, str]]:
     ]
 
 
+def _odometry_rows(odometry: Odometry | None) -> list[tuple[str, Value, str]]:
+    if odometry is None:
+        return []
+    errors = odometry.errors
+    rows: list[tuple[str, Value, str]] = [
+        ("odometry: length of the trajectory", errors.distance_m, "m"),
+        ("odometry: pairs without ego-motion", errors.missing, ""),
+        ("odometry: translation per frame", errors.frame_translation_percent, "%"),
+        ("odometry: rotation per frame", errors.frame_rotation_degrees, "degrees"),
+        ("odometry: translation over 100 to 800 m", errors.translation_percent, "%"),
+        ("odometry: rotation over 100 to 800 m", errors.rotation_degrees_per_m, "degrees/m"),
+        ("odometry: absolute trajectory error", errors.absolute_trajectory_m, "m"),
+        ("odometry: drift at the end", errors.drift_percent, "%"),
+    ]
+    return [row for row in rows if row[1] is not None]
+
+
 _CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Rigid scene: median error of the flow", "px", (("rigid_scene_flow_median_px", "by the poses"), ("fitted_scene_flow_median_px", "by the estimate's own motion"))),
     ("Rigid scene: pixels within 3 px", "%", (("rigid_scene_flow_within_3px_percent", "by the poses"), ("fitted_scene_flow_within_3px_percent", "by the estimate's own motion"))),
@@ -183,6 +204,8 @@ _CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Outliers, all pixels with ground truth", "%", tuple((f"{name}_occ_percent", name) for name in KITTI_MEASURES)),
     ("End-point errors", "px", (("disparity_epe_px", "disparity"), ("disparity_next_epe_px", "next disparity"), ("flow_epe_px", "flow"))),
     ("End-point error of the 3D motion", "m", (("motion_epe_m", "3D motion"),)),
+    ("Change of static points' depth per frame: median", "%", (("flicker_median_percent", "flicker"),)),
+    ("Area under the sparsification error (AUSE)", "px", tuple((f"{name}_ause_{part}_px", f"{name}, {part}") for name in ("D1", "Fl") for part in ("confidence", "valid"))),
     ("Valid pixels", "%", (("valid_percent", "valid"),)),
 )  # fmt: skip
 
@@ -224,6 +247,9 @@ def make_report(
             decimals=3,
         )
     ]
+    if evaluation.odometry is not None:
+        rows = _odometry_rows(evaluation.odometry)
+        tables.append(Table("Odometry", ["measure", "value", "unit"], rows, decimals=4))
     if live:
         tables.insert(0, Table("Live", ["measure", "value", "unit"], _live_rows(live)))
     return Report(
@@ -252,6 +278,13 @@ def _charts(evaluation: RecordingEvaluation, times: list[float]) -> Iterator[Cha
     if evaluation.live:
         latencies = [pair.latency_ms for pair in evaluation.pairs]
         yield Chart("Latency", "line", "time [s]", "latency [ms]", [Series("latency", times, latencies)])  # fmt: skip
+    if evaluation.odometry is not None:
+        paths = (
+            ("poses", evaluation.odometry.true_positions),
+            ("ego-motion", evaluation.odometry.positions),
+        )
+        series = [Series(name, [x for x, _ in path], [z for _, z in path]) for name, path in paths]
+        yield Chart("Trajectory from above", "path", "x, to the right [m]", "z, ahead [m]", series)
     for title, unit, lines in _CHARTS:
         series = [
             Series(name, times, [pair.figures[key] for pair in evaluation.pairs])
@@ -283,6 +316,12 @@ def _key_figures(evaluation: RecordingEvaluation) -> list[Figure]:
         ("left_right_median_px", "left-right", "px", "median"),
         ("forward_backward_median_px", "forward-backward", "px", "median"),
     )  # fmt: skip
+    if evaluation.odometry is not None:
+        errors = evaluation.odometry.errors
+        over = errors.translation_percent is not None
+        value = errors.translation_percent if over else errors.frame_translation_percent
+        note = "over 100 to 800 m" if over else "per frame"
+        figures.append(Figure("odometry: translation", value, "% of the distance", note))
     figures += [
         Figure(label, summary[key], unit, note)
         for key, label, unit, note in chosen
@@ -316,6 +355,14 @@ def _notes(evaluation: RecordingEvaluation) -> list[str]:
         "image warped to it. Left-right and forward-backward: the estimator run on the mirrored pair and backwards. Points that "
         "are hidden in the other image count in all of these."
     )
+    notes.append(
+        "Flicker: the depth of a static point in the next frame's estimate, against its depth in this one moved by the camera's motion."
+    )
+    if evaluation.odometry is not None:
+        notes.append(
+            "Odometry: the ego-motions of the longest run of pairs against the poses. Over 100 to 800 m: mean over segments, as KITTI's "
+            "odometry benchmark; absolute trajectory error: root mean square after rigid alignment."
+        )
     if evaluation.truths:
         notes.append(
             f"{evaluation.truths} of {len(evaluation.pairs)} pairs have ground truth. Outliers: > 3 px and > 5 %, after "

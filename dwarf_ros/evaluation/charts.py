@@ -50,7 +50,7 @@ class Series:
 
     Attributes:
         name: for the legend.
-        x: line: rising numbers; bar: names of the groups; histogram: edges of the bins, one more than y.
+        x: line: rising numbers; path: any; bar: names of the groups; histogram: edges of the bins, one more than y.
         y: values; None or NaN leaves a gap.
     """
 
@@ -73,7 +73,7 @@ class Chart:
     """
 
     title: str
-    kind: Literal["line", "bar", "histogram"]
+    kind: Literal["line", "bar", "histogram", "path"]
     x_label: str
     y_label: str
     series: Sequence[Series]
@@ -122,12 +122,15 @@ def chart_svg(chart: Chart, number: int | None = None) -> str:
         known = [y for series in chart.series for y in series.y if _is_number(y)]
         if known:
             _draw_bars(axes, chart, hints) if chart.kind == "bar" else _draw_curves(axes, chart)
-            axes.axhline(0, color=_FAINT, linewidth=0.8)
+            if chart.kind == "path":
+                axes.set_aspect("equal", adjustable="datalim")
+            else:
+                axes.axhline(0, color=_FAINT, linewidth=0.8)
         else:
             axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center")
-        if min(known, default=0) >= 0:
+        if chart.kind != "path" and min(known, default=0) >= 0:
             axes.set_ylim(bottom=0, top=None if any(known) else 1)
-        if known and (len(chart.series) > 1 or chart.kind == "line"):
+        if known and (len(chart.series) > 1 or chart.kind in ("line", "path")):
             longest = max(len(series.name) for series in chart.series)
             columns = max(1, min(len(chart.series), 90 // (longest + 6)))
             figure.legend(loc="outside upper left", ncols=columns)
@@ -159,7 +162,7 @@ def _draw_bars(axes: Axes, chart: Chart, hints: dict[str, str]) -> None:
 
 
 def _draw_curves(axes: Axes, chart: Chart) -> None:
-    axes.margins(x=0.01 if chart.kind == "line" else 0)
+    axes.margins(x=0 if chart.kind == "histogram" else 0.01)
     for index, series in enumerate(chart.series):
         style: dict[str, Any] = {"label": series.name, "color": _COLORS[index % len(_COLORS)]}
         x = [float(x) for x in series.x]

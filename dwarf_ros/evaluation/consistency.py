@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dwarf_ros.estimators import Estimator
+from dwarf_ros.evaluation.odometry import motion_error
 from dwarf_ros.geometry import (
     aligned_frame,
     forward_backward_error,
@@ -23,7 +24,7 @@ from dwarf_ros.geometry import (
 )
 from dwarf_ros.metrics import OUTLIER_PX, Additive, end_point_error
 from dwarf_ros.motion.ego_motion import estimate_ego_motion
-from dwarf_ros.types import InputError, SceneFlow, StereoFrame
+from dwarf_ros.types import STATIC, InputError, SceneFlow, StereoFrame
 
 # Width of the histogram's bins, px, and their number; the last bin holds all errors from 100 px.
 _BIN = 0.01
@@ -169,6 +170,7 @@ class Consistency(Additive):
         rigid_scene: see `rigid_scene_errors`, with the motion of the poses; empty where they are not known.
         fitted_scene: the same with the motion that most of the answer's own pixels agree on: how much of the answer is
             one rigid motion, whatever the poses say. Empty without a camera.
+        flicker: see `flicker_of`, by the motion of the poses where they are known.
         motion: the one motion against the other: what the poses' own error may be, or the answer's.
     """
 
@@ -177,6 +179,7 @@ class Consistency(Additive):
     forward_backward: ErrorDistribution = field(default_factory=ErrorDistribution)
     rigid_scene: RigidSceneErrors = field(default_factory=RigidSceneErrors)
     fitted_scene: RigidSceneErrors = field(default_factory=RigidSceneErrors)
+    flicker: ErrorDistribution = field(default_factory=ErrorDistribution)
     motion: CameraMotionErrors = field(default_factory=CameraMotionErrors)
 
 
@@ -203,12 +206,14 @@ def check_consistency(
     backward = estimator.estimate(other, reference)
     mirrored = estimator.estimate(mirrored_frame(reference), mirrored_frame(other))
     fitted = fitted_motion(scene_flow)
+    best = fitted if motion is None else motion
     return Consistency(
         photometric_errors(scene_flow, reference, other),
         left_right_errors(scene_flow, mirrored.disparity[:, ::-1]),
         forward_backward_errors(scene_flow, backward.flow),
         RigidSceneErrors() if motion is None else rigid_scene_errors(scene_flow, motion),
         RigidSceneErrors() if fitted is None else rigid_scene_errors(scene_flow, fitted),
+        ErrorDistribution() if best is None else flicker_of(scene_flow, backward, best),
         CameraMotionErrors()
         if motion is None or fitted is None
         else camera_motion_errors(fitted, motion),
@@ -223,12 +228,40 @@ def fitted_motion(scene_flow: SceneFlow) -> np.ndarray | None:
 
 def camera_motion_errors(motion: np.ndarray, true_motion: np.ndarray) -> CameraMotionErrors:
     """Compare two rigid motions (4x4, m)."""
-    difference = np.linalg.inv(true_motion) @ motion
-    # The sine too: near 0 the cosine alone cannot tell small angles.
-    axis = difference[[2, 0, 1], [1, 2, 0]] - difference[[1, 2, 0], [2, 0, 1]]
-    sine, cosine = np.linalg.norm(axis) / 2, (np.trace(difference[:3, :3]) - 1) / 2
-    angle = math.degrees(math.atan2(sine, cosine))
-    return CameraMotionErrors(angle, float(np.linalg.norm(difference[:3, 3])), 1)
+    translation, rotation = motion_error(true_motion, motion)
+    return CameraMotionErrors(math.degrees(rotation), translation, 1)
+
+
+def flicker_of(
+    scene_flow: SceneFlow, following: SceneFlow, motion: np.ndarray
+) -> ErrorDistribution:
+    """How much the estimated depth of static points changes from one frame to the next, other than by the camera's motion.
+
+    Args:
+        scene_flow: with a camera. Its valid pixels count; with a motion mask, the static ones of them.
+        following: an estimate for the other frame.
+        motion: 4x4 rigid motion of points from the reference's camera frame to the other's, m.
+
+    Returns:
+        absolute change, % of the depth. Points hidden in the other frame count too.
+
+    Raises:
+        InputError: the scene flow has no camera.
+    """
+    camera = scene_flow.camera
+    if camera is None:
+        raise InputError("scene flow: no camera, expected a calibration to compare depths")
+    flow, expected = rigid_scene_flow(scene_flow.disparity, camera, motion)
+    columns, rows = _pixel_grid(expected.shape)
+    known = np.where(following.valid, following.disparity, np.float32(np.nan))
+    found = sample(known, columns + flow[..., 0], rows + flow[..., 1])
+    offset = np.float32(camera.cx - camera.cx_right)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = 100 * np.abs((expected - offset) / (found - offset) - 1)
+    counted = scene_flow.valid & (found > offset)
+    if scene_flow.motion_mask is not None:
+        counted &= scene_flow.motion_mask == STATIC
+    return ErrorDistribution.of(change, counted)
 
 
 def motion_between(pose: np.ndarray, other_pose: np.ndarray) -> np.ndarray:

@@ -103,6 +103,13 @@ def test_every_pair_of_a_bag_is_answered_and_judged(evaluated):
     assert summary["Fl_occ_percent"] < summary["SF_occ_percent"] < 50
     assert 0 < summary["motion_epe_m"] < 2
     assert summary["live_difference_px"] is None
+    assert 0 < summary["flicker_median_percent"] < 5
+    for name in ("D1", "Fl"):
+        assert summary[f"{name}_ause_confidence_px"] > 0
+        assert summary[f"{name}_ause_valid_px"] > 0
+    assert (evaluation.odometry.errors.pairs, evaluation.odometry.errors.missing) == (3, 0)
+    assert 0 < evaluation.odometry.errors.frame_translation_percent < 20
+    assert len(evaluation.odometry.positions) == len(evaluation.odometry.true_positions) == 4
     assert evaluation.pairs[1].figures["SF_occ_percent"] is None
     assert evaluation.pairs[2].figures["SF_occ_percent"] is not None
 
@@ -126,6 +133,8 @@ def test_what_was_found_is_written(evaluated, capsys):
     print_evaluation(evaluation)
     printed = capsys.readouterr().out
     assert "3D motion: end-point error" in printed
+    assert "odometry: absolute trajectory error" in printed
+    assert "Trajectory from above" in page
     assert f"{evaluation.summary['SF_occ_percent']:.3f}" in printed
 
 

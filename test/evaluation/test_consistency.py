@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from dwarf_ros.evaluation.consistency import (
     PhotometricError,
     camera_motion_errors,
     check_consistency,
+    flicker_of,
     forward_backward_errors,
     left_right_errors,
     motion_between,
@@ -23,7 +26,7 @@ from dwarf_ros.evaluation.consistency import (
 from dwarf_ros.geometry import disparity_from_depth
 from dwarf_ros.recordings import open_recording
 from dwarf_ros.synthetic.drives import ProceduralDrive
-from dwarf_ros.types import InputError, SceneFlow, StereoFrame
+from dwarf_ros.types import MOVING, InputError, SceneFlow, StereoFrame
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +291,18 @@ def test_unknown_errors_are_not_counted():
     nothing = ErrorDistribution.of(error[:0])
     assert np.isnan([nothing.median, nothing.within_3_percent]).all()
     assert np.isnan([PhotometricError().mean, PhotometricError().mean_unwarped]).all()
+
+
+def test_flicker_is_the_change_of_depth_that_the_camera_does_not_cause():
+    drive = ProceduralDrive(seed=3, frames=2, width=256, height=128)
+    truth, following = (drive.ground_truth(*pair).scene_flow for pair in ((0, 1), (1, 0)))
+    motion = np.linalg.inv(drive.poses[1]) @ drive.poses[0]
+    none = flicker_of(truth, following, motion)
+    # Occlusions and moving objects change the rest.
+    assert none.median < 0.5
+    farther = replace(following, disparity=following.disparity / np.float32(1.1))
+    assert flicker_of(truth, farther, motion).median == pytest.approx(10, abs=1)
+    mask = np.full(truth.valid.shape, MOVING, np.uint8)
+    assert flicker_of(replace(truth, motion_mask=mask), following, motion).pixels == 0
+    with pytest.raises(InputError, match="no camera"):
+        flicker_of(replace(truth, camera=None), following, motion)
