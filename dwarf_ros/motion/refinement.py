@@ -289,7 +289,7 @@ def _composed(
         flow[missing] = scene_flow.flow[missing]
     height, width = known_before.shape
     trust, flow_trust = (
-        np.ascontiguousarray(cv2.resize(values, None, fx=2, fy=2)[:height, :width])
+        np.ascontiguousarray(cv2.resize(values, None, fx=4, fy=4)[:height, :width])
         for values in confidences(evidence, labels, costs.refined, costs.own, costs.stereo)
     )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dwarf_ros.estimators import REFINEMENTS
 from dwarf_ros.estimators.classical import ClassicalEstimator
-from dwarf_ros.metrics import flow_errors
+from dwarf_ros.metrics import area_under_sparsification, flow_errors
 from dwarf_ros.motion.objects import find_objects
 from dwarf_ros.motion.refined import RefinedEstimator, load_estimator, refined
 from dwarf_ros.motion.refinement import refine
@@ -67,11 +67,10 @@ def test_confidence_is_higher_where_the_error_is_small():
     error = np.hypot(*np.moveaxis(scene_flow.flow - truth.flow, -1, 0))
     known = np.isfinite(error)
     confidence = scene_flow.flow_confidence
-    means = [
-        error[known & (confidence >= low) & (confidence < low + 0.25)].mean()
-        for low in (0, 0.25, 0.5, 0.75)
-    ]
-    assert means[3] < means[2] < means[0]
+    low, high = (error[known & part] for part in (confidence < 0.5, confidence > 0.9))
+    assert high.mean() < low.mean() / 2
+    binary = area_under_sparsification(error, estimate().valid)
+    assert area_under_sparsification(error, confidence) < binary / 1.5
     for values in (scene_flow.disparity_confidence, scene_flow.flow_confidence):
         assert values.min() >= 0
         assert values.max() <= 1
