@@ -357,6 +357,32 @@ def area_under_sparsification(error: np.ndarray, confidence: np.ndarray) -> floa
     return float(np.mean(by_confidence - by_error))
 
 
+@dataclass(frozen=True)
+class Sparsification(Additive):
+    """Areas under the sparsification error (AUSE) of images; those of two can be added.
+
+    Attributes:
+        total: sum over the images, px.
+        images: how many there are.
+    """
+
+    total: float = 0.0
+    images: int = 0
+
+    @classmethod
+    def of(cls, error: np.ndarray, confidence: np.ndarray | None) -> Sparsification:
+        """Of one image, as `area_under_sparsification`; of none where nothing is known."""
+        if confidence is None:
+            return cls()
+        area = area_under_sparsification(error, confidence)
+        return cls() if math.isnan(area) else cls(area, 1)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the images, px; NaN if there are none."""
+        return _ratio(self.total, self.images)
+
+
 def _outliers(error: np.ndarray, true_magnitude: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = error / true_magnitude

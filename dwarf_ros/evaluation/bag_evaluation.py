@@ -31,7 +31,7 @@ from dwarf_ros.metrics import (
     Additive,
     MotionErrors,
     PixelErrors,
-    area_under_sparsification,
+    Sparsification,
     disparity_error,
     disparity_errors,
     end_point_error,
@@ -88,31 +88,6 @@ def difference_between(one: SceneFlow, other: SceneFlow) -> Difference:
 
 
 @dataclass(frozen=True)
-class Sparsification(Additive):
-    """Sums of areas under the sparsification error (AUSE), px; two of them can be added.
-
-    Attributes:
-        confidence: AUSE of the estimates' confidence.
-        valid: AUSE of the same pixels ordered by `valid` alone.
-        images: how many areas were added.
-    """
-
-    confidence: float = 0.0
-    valid: float = 0.0
-    images: int = 0
-
-    @classmethod
-    def of(
-        cls, error: np.ndarray, confidence: np.ndarray | None, valid: np.ndarray
-    ) -> Sparsification:
-        """Of one image; empty without confidence or error."""
-        if confidence is None or not np.isfinite(error).any():
-            return cls()
-        areas = (area_under_sparsification(error, order) for order in (confidence, valid))
-        return cls(*areas, 1)
-
-
-@dataclass(frozen=True)
 class PairErrors(Additive):
     """Counts and sums of one or more pairs; two of them can be added.
 
@@ -123,7 +98,7 @@ class PairErrors(Additive):
         outliers: KITTI's counts by measure and region; empty without ground truth.
         end_points: errors of D1, D2 and Fl in px against the ground truth with occluded pixels, where there is an estimate.
         motion: errors of the 3D motion in m, where the estimate is valid.
-        sparsification: of D1 and Fl against the ground truth with occluded pixels, where there is an estimate.
+        sparsification: by measure, D1 or Fl, and what orders the pixels, confidence or valid; against the ground truth with occluded pixels, where there is an estimate.
         live: recorded estimates compared with the estimator's own.
     """
 
@@ -133,7 +108,7 @@ class PairErrors(Additive):
     outliers: Counts = field(default_factory=dict)
     end_points: dict[str, PixelErrors] = field(default_factory=dict)
     motion: MotionErrors = field(default_factory=MotionErrors)
-    sparsification: dict[str, Sparsification] = field(default_factory=dict)
+    sparsification: dict[tuple[str, str], Sparsification] = field(default_factory=dict)
     live: Difference = Difference()
 
 
@@ -195,11 +170,9 @@ def _end_point_metric(name: str, key: str, words: str) -> Metric:
 
 
 def _sparsification_metric(name: str, part: str, words: str) -> Metric:
-    def mean(errors: PairErrors) -> float | None:
-        found = errors.sparsification.get(name, Sparsification())
-        return getattr(found, part) / found.images if found.images else None
-
-    return Metric(f"{name}_ause_{part}_px", f"{name}: AUSE of {words}", "px", mean)
+    key, label = f"{name}_ause_{part}_px", f"{name}: AUSE of {words}"
+    nothing = Sparsification()
+    return Metric(key, label, "px", lambda e: e.sparsification.get((name, part), nothing).mean)
 
 
 CONSISTENCY_METRICS = (
@@ -381,27 +354,35 @@ def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> PairErrors:
             for measure, count in evaluate_maps(estimate, maps, truth.objects).items():
                 outliers.setdefault(measure, {})[region] = count
     end_points = {}
-    sparsification = {}
+    sparsification: dict[tuple[str, str], Sparsification] = {}
     if truth.occ.disparity is not None:
         end_points["D1"] = disparity_errors(answer.disparity, truth.occ.disparity)
-        sparsification["D1"] = Sparsification.of(
-            disparity_error(answer.disparity, truth.occ.disparity),
-            answer.disparity_confidence,
-            answer.valid,
-        )
+        error = disparity_error(answer.disparity, truth.occ.disparity)
+        sparsification |= _sparsification("D1", error, answer.disparity_confidence, answer.valid)
     if truth.occ.disparity_next is not None:
         end_points["D2"] = disparity_errors(answer.disparity_next, truth.occ.disparity_next)
     if truth.occ.flow is not None:
         end_points["Fl"] = flow_errors(answer.flow, truth.occ.flow)
-        sparsification["Fl"] = Sparsification.of(
-            end_point_error(answer.flow, truth.occ.flow), answer.flow_confidence, answer.valid
-        )
+        error = end_point_error(answer.flow, truth.occ.flow)
+        sparsification |= _sparsification("Fl", error, answer.flow_confidence, answer.valid)
     return PairErrors(
         outliers=outliers,
         end_points=end_points,
         motion=_motion_errors(answer, truth.occ),
         sparsification=sparsification,
     )
+
+
+def _sparsification(
+    name: str, error: np.ndarray, confidence: np.ndarray | None, valid: np.ndarray
+) -> dict[tuple[str, str], Sparsification]:
+    """Of a measure by its confidence, and by `valid` for comparison; empty without a confidence."""
+    if confidence is None:
+        return {}
+    return {
+        (name, "confidence"): Sparsification.of(error, confidence),
+        (name, "valid"): Sparsification.of(error, valid),
+    }
 
 
 def _motion_errors(answer: SceneFlow, truth: Maps) -> MotionErrors:

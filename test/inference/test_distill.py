@@ -257,7 +257,7 @@ def test_kitti_itself_gets_labels_beside_its_images(texture, tmp_path):
                 write_image(training / side / f"{scene}_{frame:02d}.png", image)
     before = files(tmp_path / "kitti")
     for source in ("kitti", "kitti/training"):
-        with pytest.raises(InputError, match=r"^hold-out: .*kitti is the source itself"):
+        with pytest.raises(InputError, match=r"^hold_out: .*kitti is the source itself"):
             distill(tmp_path / source, tmp_path / "kitti", CLASSICAL, hold_out=50)
     assert files(tmp_path / "kitti") == before
 
@@ -319,7 +319,7 @@ from dwarf_ros.inference.distill import distill
 def report(done, total):
     print(done, flush=True)
 
-distill(Path(sys.argv[1]), Path(sys.argv[2]), choose_estimator("classical"), hold_out=30, progress=report)
+distill(Path(sys.argv[1]), Path(sys.argv[2]), choose_estimator("classical", refine="none"), hold_out=30, progress=report)
 """
 
 

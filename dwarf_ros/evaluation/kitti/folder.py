@@ -27,6 +27,7 @@ from dwarf_ros.metrics import (
     BandErrors,
     MotionErrors,
     PixelErrors,
+    Sparsification,
     add,
     disparity_error,
     disparity_errors,
@@ -46,13 +47,21 @@ from dwarf_ros.recordings.kitti_layout import (
     TRUTH_FOLDERS,
     find_truth_folders,
 )
-from dwarf_ros.recordings.result_folder import read_map
+from dwarf_ros.recordings.result_folder import (
+    DISPARITY_CONFIDENCE,
+    FLOW_CONFIDENCE,
+    read_confidence,
+    read_map,
+)
 from dwarf_ros.samples import Maps
 from dwarf_ros.types import InputError, StereoCamera
 from dwarf_ros.workers import check_workers, map_over
 
 # Folders with the calibrations of the ground truth, and whether they are of the color cameras: KITTI 2015, KITTI 2012.
 _CALIBRATIONS = {"calib_cam_to_cam": True, "calib": False}
+
+# Folders of the confidence of each measure, beside the results.
+_CONFIDENCES = {"D1": DISPARITY_CONFIDENCE, "D2": FLOW_CONFIDENCE, "Fl": FLOW_CONFIDENCE}
 
 # Edges of the bands into which errors are sorted.
 BANDS = {
@@ -77,11 +86,13 @@ class ImageErrors(Additive):
         bands: (measure, quantity) -> errors of region occ (else noc) by bands of a quantity in `BANDS`. The quantities are those
             of the ground truth: distance (m; without a calibration disparity, px), flow: the length of the optical flow (px),
             and motion: the length of the 3D motion (m). The measures are D1, D2 and Fl (px), and 3D, as `motion` (m).
+        sparsification: measure -> region -> AUSE of the confidence, px, where there is an estimate; empty without confidence.
     """
 
     pixels: dict[str, dict[str, PixelErrors]] = field(default_factory=dict)
     motion: dict[str, MotionErrors] = field(default_factory=dict)
     bands: dict[tuple[str, str], BandErrors] = field(default_factory=dict)
+    sparsification: dict[str, dict[str, Sparsification]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,8 @@ def evaluate_folder(
     skipped. Memory does not grow with the number of images.
 
     Args:
-        results: folder with disp_0, disp_1 and flow, or some of them: 16-bit PNG.
+        results: folder with disp_0, disp_1 and flow, or some of them: 16-bit PNG; and confidence_disparity and confidence_flow
+            as of `ResultFolder.write_motion`, or none of them.
         ground_truth: folder with disp_occ_0, disp_noc_0, disp_occ_1, disp_noc_1, flow_occ, flow_noc and obj_map (KITTI
             2015), or disp_occ, disp_noc, flow_occ, flow_noc (KITTI 2012). If calib_cam_to_cam (2015) or calib (2012) has a
             calibration for every image, errors in metres are included.
@@ -277,9 +289,14 @@ def _png_names(folder: Path) -> set[str]:
 def _evaluate_image(layout: _Layout, name: str) -> tuple[Counts, ImageErrors]:
     tasks = [task for task in layout.tasks if name in task.names]
     objects = None if layout.objects is None else _read_objects(layout.objects / name)
-    estimates = {}
+    estimates, confidences = {}, {}
     for task in tasks:
         estimates[task.measure] = filled_map(task.measure, read_map(task.results / name))
+        file = task.results.parent / _CONFIDENCES[task.measure] / name
+        confidence = read_confidence(file)
+        if confidence is not None:
+            _check_size(file, confidence, task.results / name, estimates[task.measure].known)
+            confidences[task.measure] = confidence
     height, width = next(iter(estimates.values())).known.shape
     camera = layout.camera(name, height, width)
     counts: Counts = {}
@@ -296,7 +313,19 @@ def _evaluate_image(layout: _Layout, name: str) -> tuple[Counts, ImageErrors]:
         for measure, count in count_outliers(estimates, truths, objects).items():
             counts.setdefault(measure, {})[region] = count
         errors += _region_errors(region, estimates, truths, camera, with_bands=not errors.bands)
+        errors += ImageErrors(
+            sparsification={
+                measure: {region: _sparsification(estimates[measure], truths[measure], confidence)}
+                for measure, confidence in confidences.items()
+                if measure in truths
+            }
+        )
     return counts, errors
+
+
+def _sparsification(estimate: Filled, truth: np.ndarray, confidence: np.ndarray) -> Sparsification:
+    error = (end_point_error if truth.ndim == 3 else disparity_error)(estimate.values, truth)
+    return Sparsification.of(error[estimate.known], confidence[estimate.known])
 
 
 def _region_errors(

@@ -125,7 +125,7 @@ def print_table(evaluation: KittiEvaluation, console: Console | None = None) -> 
 
     console = console or Console()
     table = RichTable(title=f"Outliers in % over {_images(len(evaluation.images))}")
-    for name in ("", "pixels", "bg", "fg", "all", "all_est", "density %", "EPE px"):
+    for name in ("", "pixels", "bg", "fg", "all", "all_est", "density %", "EPE px", "AUSE px"):
         table.add_column(name, justify="right" if name not in ("", "pixels") else "left")
     errors = evaluation.pooled_errors
     for measure, regions in evaluation.pooled.items():
@@ -134,6 +134,7 @@ def print_table(evaluation: KittiEvaluation, console: Console | None = None) -> 
             shown = [rates[column] for column in ("bg", "fg", "all", "all_est", "density")]
             pixels = errors.pixels.get(measure, {}).get(region)
             shown.append(pixels.mean if pixels else None)
+            shown.append(_sparsification(errors, measure, region))
             table.add_row(measure, region, *map(_text, shown), end_section=region == [*regions][-1])
     console.print(table)
     for region, motion in errors.motion.items():
@@ -152,12 +153,12 @@ def csv_text(evaluation: KittiEvaluation) -> str:
 
     Columns: image ("all images" for the pooled lines, which come first), measure (D1, D2, Fl, SF, and 3D for the 3D
     motion), region (occ, noc), per cent of outliers bg, bg_est, fg, fg_est, all, all_est, density in %, epe (px; m for 3D),
-    over_1px, over_3px, over_5px (%), within_5cm, within_10cm (% of points, as FlowNet3D's Acc3DS and Acc3DR). Empty where
-    there is nothing to say.
+    over_1px, over_3px, over_5px (%), within_5cm, within_10cm (% of points, as FlowNet3D's Acc3DS and Acc3DR), ause (px,
+    mean over images). Empty where there is nothing to say.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    sizes = ("epe", "over_1px", "over_3px", "over_5px", "within_5cm", "within_10cm")
+    sizes = ("epe", "over_1px", "over_3px", "over_5px", "within_5cm", "within_10cm", "ause")
     writer.writerow(["image", "measure", "region", *_COLUMNS, *sizes])
     entries = [("all images", evaluation.pooled, evaluation.pooled_errors)]
     entries += [(n, c, evaluation.errors[n]) for n, c in evaluation.images.items()]
@@ -167,12 +168,13 @@ def csv_text(evaluation: KittiEvaluation) -> str:
                 rates = counts.to_dict()
                 numbers = [rates[column] for column in _COLUMNS]
                 numbers += _sizes(errors.pixels.get(measure, {}).get(region))
-                writer.writerow([image, measure, region, *map(_csv_number, numbers), "", ""])
+                numbers += [None, None, _sparsification(errors, measure, region)]
+                writer.writerow([image, measure, region, *map(_csv_number, numbers)])
         for region, motion in errors.motion.items():
             figures = (motion.mean, motion.accuracy_strict, motion.accuracy_relaxed)
             epe, strict, relaxed = map(_csv_number, figures)
             blank = [""] * len(_COLUMNS)
-            writer.writerow([image, "3D", region, *blank, epe, "", "", "", strict, relaxed])
+            writer.writerow([image, "3D", region, *blank, epe, "", "", "", strict, relaxed, ""])
     return out.getvalue()
 
 
@@ -279,7 +281,8 @@ def _tables(evaluation: KittiEvaluation, method: str) -> list[Table]:
             outliers.append([measure, region, *(row[column] for column in shown)])
     for measure, by_region in errors.pixels.items():
         for region, pixels in by_region.items():
-            sizes.append([measure, region, *_sizes(pixels), pixels.pixels])
+            ause = _sparsification(errors, measure, region)
+            sizes.append([measure, region, *_sizes(pixels), pixels.pixels, ause])
     tables = [
         Table(
             "Outliers",
@@ -290,8 +293,21 @@ def _tables(evaluation: KittiEvaluation, method: str) -> list[Table]:
         ),
         Table(
             "End-point errors",
-            ["measure", "pixels", "EPE [px]", "> 1 px [%]", "> 3 px [%]", "> 5 px [%]", "counted"],
+            [
+                "measure",
+                "pixels",
+                "EPE [px]",
+                "> 1 px [%]",
+                "> 3 px [%]",
+                "> 5 px [%]",
+                "counted",
+                "AUSE [px]",
+            ],
             sizes,
+            "AUSE: area under the sparsification error of the confidence, mean over images; 0 if the confidence falls wherever "
+            "the error rises. Pixels that had to be filled do not count."
+            if errors.sparsification
+            else "",
         ),
     ]
     if errors.motion:
@@ -439,6 +455,12 @@ def _sizes(errors: PixelErrors | None) -> list[float | None]:
     if errors is None:
         return [None] * 4
     return [errors.mean, errors.rate_1, errors.rate_3, errors.rate_5]
+
+
+def _sparsification(errors: ImageErrors, measure: str, region: str) -> float | None:
+    """AUSE of the confidence, px; None without confidence."""
+    found = errors.sparsification.get(measure, {}).get(region)
+    return None if found is None or not found.images else found.mean
 
 
 def _text(value: float | None) -> str:

@@ -348,3 +348,28 @@ def test_maps_of_one_image_are_those_that_are_scored(calibrated):
     ):
         np.testing.assert_array_equal(values, read_disparity_png(calibrated / file / NAMES[0]))
     np.testing.assert_array_equal(noc.flow, occ.flow)
+
+
+def test_a_confidence_is_scored_where_there_is_an_estimate(calibrated):
+    assert evaluate(calibrated).pooled_errors.sparsification == {}
+    folder = calibrated / "res" / "confidence_flow"
+    folder.mkdir()
+    confidences = {}
+    for name in NAMES:
+        true = read_flow_png(calibrated / "gt" / "flow_occ" / name)
+        estimate = read_flow_png(calibrated / "res" / "flow" / name)
+        error = np.nan_to_num(np.hypot(*np.moveaxis(estimate - true, 2, 0)), nan=0)
+        confidences[name] = 1 / (1 + error)
+        values = np.rint(65535 * confidences[name]).astype(np.uint16)
+        write_image(folder / name, values)
+    pooled = evaluate(calibrated).pooled_errors.sparsification
+    assert set(pooled) == {"D2", "Fl"}
+    assert pooled["Fl"]["occ"].images == len(NAMES)
+    assert pooled["Fl"]["occ"].mean == pytest.approx(0, abs=1e-3)
+    assert pooled["D2"]["occ"].mean > 0.3
+    for name in NAMES:
+        write_image(folder / name, np.rint(65535 * (1 - confidences[name])).astype(np.uint16))
+    assert evaluate(calibrated).pooled_errors.sparsification["Fl"]["occ"].mean > 2
+    write_image(folder / NAMES[0], np.zeros((12, 20), np.uint8))
+    with pytest.raises(InputError, match="expected a 16-bit gray PNG of confidence"):
+        evaluate(calibrated)
