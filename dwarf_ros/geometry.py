@@ -189,7 +189,7 @@ def rigid_scene_flow(
     Args:
         disparity: at the reference's time, px, H x W; NaN where unknown.
         camera: the pair it was measured with.
-        motion: 4x4 rigid motion of points from the reference's camera frame to the other's, as of `camera_motion`.
+        motion: 4x4 rigid motion of points from the reference's camera frame to the other's, as `EgoMotion.transform`.
 
     Returns:
         flow: float32 H x W x 2, px, and disparity_next: float32 H x W, px, as in `SceneFlow`; NaN where the disparity
@@ -253,103 +253,12 @@ def rigid_prediction(
     return x, y, parallax, scale
 
 
-def camera_motion(scene_flow: SceneFlow) -> np.ndarray:
-    """Motion of the camera against the scene, taken from the motion that most pixels agree on.
-
-    Gauss-Newton on the image residuals (flow and next disparity, px) of a sample of the valid pixels, with
-    Geman-McClure weights, so that what moves on its own has no say as long as it is the smaller part.
-
-    Returns:
-        float64 4x4 rigid motion that takes points, m, of the reference's camera frame to the other's camera frame, if
-        they stand still.
-
-    Raises:
-        InputError: the scene flow has no camera, or fewer than 16 valid pixels.
-    """
-    camera = _camera_of(scene_flow)
-    depth = depth_from_disparity(scene_flow.disparity, camera)
-    rows, columns = np.nonzero(scene_flow.valid & np.isfinite(depth))
-    if rows.size < 16:
-        raise InputError(
-            f"scene flow: {rows.size} valid pixels, expected at least 16 for the camera's motion"
-        )
-    step = max(1, rows.size // 8000)
-    rows, columns = rows[::step], columns[::step]
-    points = back_project(columns, rows, depth[rows, columns], camera).astype(np.float64)
-    seen = np.column_stack(
-        [
-            columns + scene_flow.flow[rows, columns, 0],
-            rows + scene_flow.flow[rows, columns, 1],
-            scene_flow.disparity_next[rows, columns],
-        ]
-    ).astype(np.float64)
-    motion = np.eye(4)
-    for _ in range(30):
-        moved = points @ motion[:3, :3].T + motion[:3, 3]
-        ahead = moved[:, 2] > 1e-3
-        if np.count_nonzero(ahead) < 16:
-            # No motion explains this scene: the last one is as good as any.
-            break
-        x, y, z = moved[ahead].T
-        residual = seen[ahead] - np.column_stack(
-            [
-                camera.fx * x / z + camera.cx,
-                camera.fy * y / z + camera.cy,
-                disparity_from_depth(z, camera),
-            ]
-        )
-        length = np.linalg.norm(residual, axis=1)
-        scale = max(0.1, 2.0 * float(np.median(length)))
-        weight = 1.0 / (1.0 + (length / scale) ** 2) ** 2
-        # Columns: translation along x, y, z, then rotation about x, y, z.
-        zero, one = np.zeros_like(z), np.ones_like(z)
-        jacobian = np.stack(
-            [
-                np.stack([one, zero, -x / z, -x * y / z, z + x * x / z, -y], axis=1),
-                np.stack([zero, one, -y / z, -z - y * y / z, x * y / z, x], axis=1),
-                np.stack([zero, zero, -one / z, -y / z, x / z, zero], axis=1),
-            ],
-            axis=1,
-        )
-        gains = np.array([camera.fx, camera.fy, camera.fx * camera.baseline])
-        jacobian *= gains[:, None] / z[:, None, None]
-        normal = np.einsum("nri,nrj,n->ij", jacobian, jacobian, weight, optimize=True)
-        gradient = np.einsum("nri,nr,n->i", jacobian, residual, weight, optimize=True)
-        # The damping only matters where the scene leaves a motion open, as a single distant wall does.
-        step_taken = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), gradient)
-        motion = _rigid_motion(step_taken[3:], step_taken[:3]) @ motion
-        if np.abs(step_taken).max() < 1e-7:
-            break
-    return motion
-
-
-def independent_motion(scene_flow: SceneFlow, motion: np.ndarray) -> np.ndarray:
-    """How far the image motion is from that of a still scene: what moves on its own stands out.
-
-    Args:
-        scene_flow: with a camera.
-        motion: the camera's, as of `camera_motion`.
-
-    Returns:
-        float32 H x W, px: length of the difference in (u, v, next disparity); NaN where the scene flow is not valid.
-
-    Raises:
-        InputError: the scene flow has no camera.
-    """
-    flow, disparity_next = rigid_scene_flow(scene_flow.disparity, _camera_of(scene_flow), motion)
-    difference = np.linalg.norm(
-        np.dstack([scene_flow.flow - flow, scene_flow.disparity_next - disparity_next]), axis=-1
-    )
-    difference[~scene_flow.valid] = np.nan
-    return difference
-
-
 def velocities_over_ground(scene_flow: SceneFlow, motion: np.ndarray) -> np.ndarray:
-    """Velocity of every pixel's surface point against the still scene, forward in time.
+    """Velocity of every pixel's surface point over ground, forward in time.
 
     Args:
         scene_flow: with a camera.
-        motion: the camera's, as of `camera_motion`.
+        motion: 4x4, of the camera, as `EgoMotion.transform`.
 
     Returns:
         float32 H x W x 3, m/s, along the axes of the reference's camera frame; NaN where the scene flow is not valid.
@@ -476,18 +385,6 @@ def forward_backward_error(flow: np.ndarray, backward_flow: np.ndarray) -> np.nd
     rows, columns = _pixel_grid(flow.shape[:2])
     back = sample(backward_flow, columns + flow[..., 0], rows + flow[..., 1])
     return np.hypot(flow[..., 0] + back[..., 0], flow[..., 1] + back[..., 1])
-
-
-def _rigid_motion(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """4x4 motion of a rotation vector, rad, and a translation, m (Rodrigues' formula)."""
-    motion = np.eye(4)
-    motion[:3, 3] = translation
-    angle = float(np.linalg.norm(rotation))
-    if angle > 0:
-        x, y, z = rotation / angle
-        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-        motion[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return motion
 
 
 def _camera_of(scene_flow: SceneFlow) -> StereoCamera:

@@ -74,7 +74,7 @@ def _add_picture(commands: Commands) -> None:
         "--kind",
         action="append",
         metavar="KIND",
-        help="panel (default), left, disparity, depth, flow, key, above, errors or all; may be repeated",
+        help="panel (default), left, disparity, depth, flow, key, above, moving, confidence, errors or all; may be repeated",
     )
     parser.add_argument("--frame", metavar="N", help="number or name of the only frame to draw")
 

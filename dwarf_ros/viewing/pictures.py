@@ -21,9 +21,11 @@ from dwarf_ros.geometry import depth_from_disparity
 from dwarf_ros.progress import Progress, counted
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError
+from dwarf_ros.viewing.motion import MotionHistory
 from dwarf_ros.viewing.results import Result, Results
-from dwarf_ros.visualization.birds_eye import has_motion, seen_from_above
+from dwarf_ros.visualization.birds_eye import seen_from_above
 from dwarf_ros.visualization.colors import (
+    confidence_color,
     depth_color,
     disparity_color,
     disparity_scale,
@@ -34,18 +36,27 @@ from dwarf_ros.visualization.drawing import over_dimmed, resized, side_by_side, 
 from dwarf_ros.visualization.error_maps import error_legend
 from dwarf_ros.visualization.legends import (
     UNKNOWN_NOTE,
+    Key,
+    confidence_legend,
     depth_legend,
     disparity_legend,
     flow_legend,
     flow_strip,
+    symbol_legend,
+)
+from dwarf_ros.visualization.objects import (
+    MOVING_COLOR,
+    draw_objects,
+    motion_note,
+    no_motion_reason,
+    object_color,
+    paint_motion_mask,
 )
 from dwarf_ros.visualization.panels import Scales, scene_flow_panel, valid_maps
 
 PANEL_WIDTH = 1280
 # Frame rate of a video if the times of the results are unknown.
 DEFAULT_RATE_HZ = 5.0
-# Speed over ground of the last color in a video, m/s.
-_FASTEST = 20.0
 _MARGIN = 12
 _KEY_SIZE = 320
 _SMOOTH = cv2.INTER_AREA
@@ -82,10 +93,14 @@ def _missing(result: Result, kind: str) -> str:
     """What is missing for a picture of that kind; "" if nothing is."""
     if kind == "left" and result.left is None:
         return "no left image, expected the images of the results"
-    if kind == "depth" and result.scene_flow.camera is None:
+    if kind in ("depth", "above") and result.scene_flow.camera is None:
         return "no calibration, expected images with one"
-    if kind == "above" and not has_motion(result.scene_flow):
-        return "no calibration or too few valid pixels, expected images with a calibration"
+    if kind == "moving" and result.left is None:
+        return "no left image, expected the images of the results"
+    if kind == "moving" and result.scene_flow.motion_mask is None:
+        return f"no ego-motion ({no_motion_reason(result.scene_flow.ego_motion)}), expected refined estimates"
+    if kind == "confidence" and result.scene_flow.confidence is None:
+        return "no confidence, expected refined estimates"
     if kind == "errors" and result.truth is None:
         return "no ground truth for it"
     return ""
@@ -94,7 +109,14 @@ def _missing(result: Result, kind: str) -> str:
 def panel(result: Result, width: int = PANEL_WIDTH, scales: Scales | None = None) -> np.ndarray:
     """All of a result in one picture, with error maps below if there is ground truth; uint8 RGB, `width` px wide."""
     sheet = scene_flow_panel(
-        result.left, result.scene_flow, result.name, result.estimator, width, scales=scales
+        result.left,
+        result.scene_flow,
+        result.name,
+        result.estimator,
+        width,
+        scales,
+        result.objects,
+        result.trajectory,
     )
     if result.truth is None:
         return sheet
@@ -148,7 +170,41 @@ def _key(result: Result) -> np.ndarray:
 
 
 def _above(result: Result) -> np.ndarray:
-    return seen_from_above(result.scene_flow, 720, 720)
+    return seen_from_above(result.scene_flow, 720, 780, result.objects, result.trajectory)
+
+
+def moving_picture(result: Result) -> np.ndarray:
+    """Left image with the motion mask and the moving objects, a title and a legend; uint8 RGB.
+
+    Args:
+        result: with a left image and a motion mask.
+    """
+    left, scene_flow = result.left, result.scene_flow
+    assert left is not None
+    assert scene_flow.motion_mask is not None
+    painted = paint_motion_mask(left, scene_flow.motion_mask)
+    marked = draw_objects(painted, result.objects, left.shape[:2], tint=0.0)
+    keys: list[Key] = [
+        ("square", MOVING_COLOR, "moving"),
+        ("square", (128, 128, 128), "bright: static, dimmed: unknown"),
+        ("box", object_color(0), "object: id, speed over ground"),
+    ]
+    return np.vstack(
+        [
+            titled(
+                marked, f"Moving objects, {result.name}", motion_note(scene_flow, result.objects)
+            ),
+            symbol_legend(left.shape[1], keys),
+        ]
+    )
+
+
+def _confidence(result: Result) -> np.ndarray:
+    confidence = result.scene_flow.confidence
+    assert confidence is not None
+    colors = over_dimmed(confidence_color(confidence), np.isfinite(confidence), result.left)
+    picture = titled(colors, "Confidence", "0: likely wrong, 1: certain")
+    return np.vstack([picture, confidence_legend(confidence.shape[1])])
 
 
 def _errors(result: Result, width: int | None = None) -> np.ndarray:
@@ -195,11 +251,14 @@ _DRAWN: dict[str, Callable[[Result], np.ndarray]] = {
     "flow": _flow,
     "key": _key,
     "above": _above,
+    "moving": moving_picture,
+    "confidence": _confidence,
     "errors": _errors,
 }
 KINDS = ("panel", *_DRAWN)
-"""The kinds of picture. `key` is the legend of optical flow, `above` the scene from above. `depth` and `above` need a
-calibration, `left` the images and `errors` ground truth."""
+"""The kinds of picture. `key` is the legend of optical flow, `above` the scene from above, `moving` the motion mask
+and the moving objects. `depth` and `above` need a calibration, `left` and `moving` the images, `moving` and `confidence`
+refined estimates, and `errors` ground truth."""
 
 
 def write_pictures(
@@ -231,10 +290,10 @@ def write_pictures(
     with refusing_unwritable(out):
         (out.parent if as_file else out).mkdir(parents=True, exist_ok=True)
         if as_file:
-            write_image(out, picture_of(results.read(0), kinds[0]))
+            write_image(out, picture_of(MotionHistory().add(results.read(0)), kinds[0]))
             return [out]
-        files = []
-        for result in counted(results, len(results), progress):
+        files, history = [], MotionHistory()
+        for result in map(history.add, counted(results, len(results), progress)):
             for kind in kinds_of(result) if "all" in kinds else kinds:
                 files.append(out / f"{result.name}_{kind}.png")
                 write_image(files[-1], picture_of(result, kind))
@@ -250,7 +309,7 @@ def write_video(
 ) -> int:
     """Write the panels of results as a video: VP9 in MP4, which browsers, VLC and FFmpeg play.
 
-    The scales of the colors change only when the motion in the scene changes considerably.
+    The scales of the colors change only when the motion in the scene changes considerably. Objects keep their ids.
 
     Args:
         results: what to show.
@@ -271,12 +330,12 @@ def write_video(
         raise InputError(f"rate_hz: {rate_hz:g} Hz, expected > 0 Hz")
     if width < 320:
         raise InputError(f"width: {width} px, expected at least 320 px")
-    writer, scales, size = None, None, (0, 0)
+    writer, scales, size, history = None, None, (0, 0), MotionHistory()
     with refusing_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     # OpenCV chooses the container by the suffix.
     with partial_file(out, ".mp4") as partial:
-        for result in counted(results, len(results), progress):
+        for result in map(history.add, counted(results, len(results), progress)):
             scales = steady_scales(result, scales)
             picture = panel(result, width, scales)
             if writer is None:
@@ -327,7 +386,6 @@ def steady_scales(result: Result, before: Scales | None) -> Scales:
     return Scales(
         _steady(disparity_scale(disparity), before.disparity if before else 0.0),
         _steady(flow_scale(flow), before.flow if before else 0.0),
-        None if result.scene_flow.dt == 0 else _FASTEST,
     )
 
 

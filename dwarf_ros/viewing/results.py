@@ -1,4 +1,4 @@
-"""Results to be looked at, read or estimated when they are asked for."""
+"""Results to show, read or estimated on demand."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from dwarf_ros.samples import SampleTruth
-from dwarf_ros.types import InputError, SceneFlow
+from dwarf_ros.types import InputError, MovingObject, SceneFlow
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Scene flow of one reference frame, and what is known beside it.
+    """Scene flow of one reference frame, and what belongs to it.
 
     Attributes:
-        name: fit to name a file.
+        name: suitable as the name of a file.
         scene_flow: the estimate.
-        left: the reference's left image, uint8 RGB, H x W x 3; None where it is not known.
-        estimator: what computed it, in words; "" where that is not known.
-        seconds: how long estimating took, s; None where it was done before.
-        truth: None where it is not known.
+        left: the reference's left image, uint8 RGB, H x W x 3; None where unknown.
+        estimator: description of what computed it; "" where unknown.
+        seconds: time that estimating took, s; None where it was estimated earlier.
+        truth: None where unknown.
+        objects: moving objects at the reference's time.
+        trajectory: positions of the camera so far, oldest first, float N x 3, m, in the reference's camera frame; None
+            where unknown.
     """
 
     name: str
@@ -30,16 +33,18 @@ class Result:
     estimator: str = ""
     seconds: float | None = None
     truth: SampleTruth | None = None
+    objects: Sequence[MovingObject] = ()
+    trajectory: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Results in order of time, read or estimated when they are asked for.
+    """Results in order of time, read or estimated on demand.
 
     Attributes:
-        source: where they are from, in words.
-        names: of each.
-        read: from its number to a result; raises InputError where a file is missing or damaged.
+        source: description of where they are from.
+        names: one for each.
+        read: from a number to its result; raises InputError where a file is missing or damaged.
     """
 
     source: str
@@ -53,10 +58,10 @@ class Results:
         return (self.read(index) for index in range(len(self)))
 
     def only(self, name: str) -> Results:
-        """The one of that name, or of that number, from 0.
+        """Only the result of that name or number (from 0).
 
         Raises:
-            InputError: there is none.
+            InputError: there is no such result.
         """
         if name in self.names:
             index = list(self.names).index(name)

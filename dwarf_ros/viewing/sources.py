@@ -18,6 +18,7 @@ from dwarf_ros.recordings.result_folder import ResultFolder
 from dwarf_ros.recordings.truth import open_truth
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
+from dwarf_ros.viewing.motion import with_motion
 from dwarf_ros.viewing.recorded import recorded_results
 from dwarf_ros.viewing.results import Result, Results
 
@@ -96,11 +97,12 @@ def _predicted(results: ResultFolder, images: Path | None, ground_truth: Path | 
         assert disparity is not None
         assert disparity_next is not None
         assert flow is not None
-        frame, dt = None, 0.0
+        frame, following, dt = None, None, 0.0
         if recording is not None:
             number = frames[name]
             frame = recording[number]
             dt = _time_to_next(recording, number)
+            following = recording[number + 1] if dt else None
             if frame.left.shape[:2] != disparity.shape:
                 raise InputError(
                     f"{images}: left image of {name}.png is {frame.left.shape[1]} x {frame.left.shape[0]} px, expected "
@@ -117,6 +119,8 @@ def _predicted(results: ResultFolder, images: Path | None, ground_truth: Path | 
             camera=frame.camera if frame else None,
             frame_id=frame.frame_id if frame else "",
         )
+        if frame is not None and following is not None:
+            scene_flow = with_motion(scene_flow, frame, following)
         truth = None
         if ground_truth is not None:
             _, noc, occ = read_maps(source, ground_truth, f"{name}.png")

@@ -12,26 +12,30 @@ import cv2
 import numpy as np
 
 from dwarf_ros.files import partial_file, refusing_unwritable
-from dwarf_ros.geometry import scene_flow_points, velocities_over_ground
-from dwarf_ros.motion.ego_motion import estimate_ego_motion
+from dwarf_ros.geometry import scene_flow_points
 from dwarf_ros.progress import Progress, counted
-from dwarf_ros.types import InputError, SceneFlow
-from dwarf_ros.viewing.pictures import steady_scales
+from dwarf_ros.types import MOVING, STATIC, InputError
+from dwarf_ros.viewing.motion import MotionHistory
+from dwarf_ros.viewing.pictures import moving_picture, steady_scales
 from dwarf_ros.viewing.results import Result, Results
 from dwarf_ros.viewing.server import LOOPBACK, PORT, import_rerun, serving
-from dwarf_ros.visualization.birds_eye import has_motion, moving_points
-from dwarf_ros.visualization.colors import disparity_color, flow_color, speed_color
+from dwarf_ros.visualization.birds_eye import ARROW_S, EGO_COLOR
+from dwarf_ros.visualization.colors import disparity_color, flow_color
 from dwarf_ros.visualization.drawing import over_dimmed
 from dwarf_ros.visualization.legends import UNKNOWN_NOTE, disparity_legend, flow_strip
+from dwarf_ros.visualization.objects import (
+    MOVING_COLOR,
+    camera_speed,
+    object_color,
+    object_label,
+)
 from dwarf_ros.visualization.panels import Scales, valid_maps
 
 # Browsers can rotate a cloud of this many points smoothly without a graphics card.
 _MOST_POINTS = 40_000
-_MOST_ARROWS = 600
 _MAX_DEPTH = 80.0
-# Speed over ground of the last color, m/s, and the time that an arrow represents, s.
-_FASTEST = 20.0
-_ARROW_S = 0.5
+_STATIC_COLOR = (150, 156, 166)
+_UNKNOWN_COLOR = (70, 74, 82)
 # Smaller stamps count from the start of a recording, not from 1970.
 _UNDATED_BELOW = 1_000_000_000_000_000_000
 
@@ -40,9 +44,9 @@ class ResultLog:
     """Logs results and statistics to Rerun.
 
     Entities: `camera` (left camera's optical frame, REP-103) with `camera/left` (image and frustum), `camera/points` and
-    `camera/speed` (the cloud in the image's colors and colored by speed over ground) and `camera/motion` (arrows: the
-    displacement over ground of moving points in 0.5 s); `disparity` and `flow` (pictures with legends); `plots/...`.
-    Time lines: `frame` and `time`.
+    `camera/motion_mask` (the cloud in the image's colors, and colored by static, moving or unknown), `camera/objects` and
+    `camera/velocity` (boxes, and arrows: their displacement over ground in 0.5 s) and `camera/trajectory`; `moving`,
+    `disparity` and `flow` (pictures with legends); `plots/...`. Time lines: `frame` and `time`.
 
     Args:
         recording: a `rerun.RecordingStream`.
@@ -55,6 +59,7 @@ class ResultLog:
         self._recording = recording
         self._live = live
         self._scales: Scales | None = None
+        self._history = MotionHistory()
         self.frames = 0
         recording.log("camera", rr.ViewCoordinates.RDF, static=True)
         plots = ("latency", "drops", "valid") if live else ("latency", "valid", "speed")
@@ -63,6 +68,7 @@ class ResultLog:
     def add(self, result: Result) -> None:
         """Log a result at its time."""
         rr = import_rerun()
+        result = self._history.add(result)
         flow, left = result.scene_flow, result.left
         self._scales = steady_scales(result, self._scales)
         self._set_time(time.time_ns() if self._live else flow.stamp)
@@ -85,9 +91,15 @@ class ResultLog:
         note = UNKNOWN_NOTE if left is not None else ""
         strip = flow_strip(picture.shape[1], self._scales.flow, note)
         self._image("flow", np.vstack([over_dimmed(picture, flow.valid, left), strip]))
-        if has_motion(flow):
-            self._add_points(flow, left if left is not None else picture)
+        if left is not None and flow.motion_mask is not None:
+            self._image("moving", moving_picture(result))
+        if camera is not None:
+            self._add_points(result, left if left is not None else picture)
+            self._add_motion(result)
         statistics = {"valid/valid pixels (%)": 100 * float(flow.valid.mean())}
+        speed = camera_speed(flow)
+        if speed is not None:
+            statistics["speed/camera (m/s)"] = speed
         if result.seconds is not None:
             statistics["latency/estimate (ms)"] = result.seconds * 1e3
         self._plot(statistics)
@@ -116,45 +128,48 @@ class ResultLog:
         image = import_rerun().EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
         self._recording.log(entity, image)
 
-    def _add_points(self, flow: SceneFlow, colors: np.ndarray) -> None:
+    def _add_points(self, result: Result, colors: np.ndarray) -> None:
         rr = import_rerun()
+        flow = result.scene_flow
         points, _ = scene_flow_points(flow)
         step = max(1, round(np.sqrt(flow.valid.size / _MOST_POINTS)))
         shown = np.zeros(flow.valid.shape, dtype=bool)
         shown[step // 2 :: step, step // 2 :: step] = True
         with np.errstate(invalid="ignore"):
             shown &= flow.valid & (points[..., 2] < _MAX_DEPTH)
-        by_color = rr.Points3D(points[shown], colors=colors[shown], radii=rr.Radius.ui_points(1.5))
+        radii = rr.Radius.ui_points(1.5)
+        by_color = rr.Points3D(points[shown], colors=colors[shown], radii=radii)
         self._recording.log("camera/points", by_color)
-        if flow.dt == 0:
+        if flow.motion_mask is None:
             return
-        ego_motion = flow.ego_motion or estimate_ego_motion(flow)
-        motion = ego_motion.transform
-        if motion is None:
-            return
-        velocities = velocities_over_ground(flow, motion)
-        speed = np.linalg.norm(velocities, axis=-1)
-        by_speed = rr.Points3D(
-            points[shown],
-            colors=speed_color(speed, _FASTEST)[shown],
-            radii=rr.Radius.ui_points(1.5),
+        by_motion = np.full((*flow.valid.shape, 3), _UNKNOWN_COLOR, dtype=np.uint8)
+        by_motion[flow.motion_mask == STATIC] = _STATIC_COLOR
+        by_motion[flow.motion_mask == MOVING] = MOVING_COLOR
+        cloud = rr.Points3D(points[shown], colors=by_motion[shown], radii=radii)
+        self._recording.log("camera/motion_mask", cloud)
+
+    def _add_motion(self, result: Result) -> None:
+        rr = import_rerun()
+        objects = [item for item in result.objects if item.box is not None]
+        colors = [object_color(item.id) for item in objects]
+        boxes = rr.Boxes3D(
+            centers=[item.position for item in objects],
+            sizes=[item.size for item in objects],
+            colors=colors,
+            labels=[object_label(item) for item in objects],
+            show_labels=True,
         )
-        self._recording.log("camera/speed", by_speed)
-        moving = moving_points(flow, motion) & np.isfinite(speed)
-        with np.errstate(invalid="ignore"):
-            moving &= points[..., 2] < _MAX_DEPTH
-        rows, columns = np.nonzero(moving)
-        chosen = np.linspace(0, len(rows), min(len(rows), _MOST_ARROWS), endpoint=False).astype(int)
-        place = rows[chosen], columns[chosen]
+        self._recording.log("camera/objects", boxes)
         arrows = rr.Arrows3D(
-            origins=points[place],
-            vectors=velocities[place] * np.float32(_ARROW_S),
-            colors=speed_color(speed[place][None], _FASTEST)[0],
-            radii=0.02,
+            origins=[item.position for item in objects],
+            vectors=[ARROW_S * item.velocity for item in objects],
+            colors=colors,
+            radii=0.08,
         )
-        self._recording.log("camera/motion", arrows)
-        own = float(np.linalg.norm(motion[:3, 3]) / abs(flow.dt))
-        self._plot({"speed/camera (m/s)": own})
+        self._recording.log("camera/velocity", arrows)
+        if result.trajectory is not None and len(result.trajectory) > 1:
+            line = rr.LineStrips3D([result.trajectory], colors=[EGO_COLOR], radii=0.05)
+            self._recording.log("camera/trajectory", line)
 
 
 def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
@@ -179,8 +194,8 @@ def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
             eye_controls=eye,
         )
         for name, hidden in (
-            ("Points", "speed"),
-            (f"Speed over ground: blue 0, red {_FASTEST:g} m/s", "points"),
+            ("Points, objects, trajectory", "motion_mask"),
+            ("Static gray, moving orange, unknown dark", "points"),
         )
     ]
     return rrb.Blueprint(
@@ -188,7 +203,10 @@ def _blueprint(plots: tuple[str, ...], timeline: str) -> Any:
             rrb.Horizontal(
                 rrb.Tabs(*clouds),
                 rrb.Vertical(
-                    rrb.Spatial2DView(origin="camera/left", name="Left image"),
+                    rrb.Tabs(
+                        rrb.Spatial2DView(origin="moving", name="Moving objects"),
+                        rrb.Spatial2DView(origin="camera/left", name="Left image"),
+                    ),
                     rrb.Spatial2DView(origin="disparity", name="Disparity and depth"),
                     rrb.Spatial2DView(origin="flow", name="Optical flow"),
                 ),

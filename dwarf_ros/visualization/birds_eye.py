@@ -1,248 +1,234 @@
-"""The scene from above: static points, moving points and their velocities."""
+"""The scene from above: static points, moving objects with their velocities, and the camera's path."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from dwarf_ros.geometry import (
-    camera_motion,
-    independent_motion,
-    scene_flow_points,
-    velocities_over_ground,
-)
-from dwarf_ros.types import SceneFlow
-from dwarf_ros.visualization.colors import speed_color
-from dwarf_ros.visualization.drawing import (
-    FAINT_INK,
-    INK,
-    PAPER,
-    horizontal_bar,
-    titled,
-    write_text,
+from dwarf_ros.geometry import scene_flow_points
+from dwarf_ros.types import MOVING, MovingObject, SceneFlow
+from dwarf_ros.visualization.drawing import FAINT_INK, INK, PAPER, titled, write_text
+from dwarf_ros.visualization.legends import Key, symbol_legend
+from dwarf_ros.visualization.objects import (
+    camera_speed,
+    no_motion_reason,
+    object_color,
+    object_label,
 )
 
+EGO_COLOR = (90, 160, 255)
+"""RGB of the camera and its path."""
+
+ARROW_S = 0.5
+"""Time that an object's arrow represents, s."""
+
+_AHEAD_S = 1.0
 _GRID = (58, 62, 70)
 _STATIC = (190, 196, 206)
-# Height of the area behind the camera, px, with the color bar and labels.
-_BEHIND = 56
-
-
-def moving_points(
-    scene_flow: SceneFlow,
-    motion: np.ndarray,
-    min_residual: float = 2.0,
-    min_speed: float = 1.0,
-    max_speed: float = 60.0,
-) -> np.ndarray:
-    """Pixels that move over ground, without specks: bool H x W, for display only.
-
-    Args:
-        scene_flow: with a camera and dt not 0.
-        motion: of the camera, from `geometry.camera_motion`.
-        min_residual: smallest image motion that a static scene does not explain, px; at least 5 % of the pixel's flow, as in
-            KITTI's definition of an outlier.
-        min_speed: smallest speed over ground, m/s.
-        max_speed: largest speed, m/s; faster points are treated as wrong matches.
-    """
-    speed = np.linalg.norm(velocities_over_ground(scene_flow, motion), axis=-1)
-    residual = independent_motion(scene_flow, motion)
-    magnitude = np.linalg.norm(scene_flow.flow, axis=-1)
-    with np.errstate(invalid="ignore"):
-        moving = residual > np.maximum(min_residual, 0.05 * magnitude)
-        moving &= (speed > min_speed) & (speed < max_speed)
-    size = 3 if moving.shape[1] < 400 else 5
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    return cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_OPEN, kernel).astype(bool)
+# Height of the area behind the camera, with labels, px.
+_BEHIND = 30
+_INSET = 108
+# Shortest path worth a map, m.
+_LEAST_PATH = 1.0
 
 
 def birds_eye_view(
     points: np.ndarray,
-    velocities: np.ndarray,
-    moving: np.ndarray,
+    objects: Sequence[MovingObject] = (),
     *,
+    path: np.ndarray | None = None,
+    trajectory: np.ndarray | None = None,
     width: int = 600,
     height: int = 840,
     max_depth: float = 40.0,
-    max_speed: float | None = None,
-    arrow_s: float = 0.5,
-    unit: str = "m/s",
 ) -> np.ndarray:
     """Scene from above on a grid in meters: the camera is at the bottom and looks up; x points to the right.
 
-    Static points are gray, brighter where more of them fall on one pixel. Moving points have the color of their speed. Each
-    group of moving points has an arrow as long as its displacement in arrow_s.
+    Points are gray, brighter where more of them fall on one pixel, and those of objects have the object's color. Each
+    object has a box as large as its visible surface, id and speed over ground, and an arrow as long as its displacement
+    in `ARROW_S`. Objects without pixels in this frame are left out.
 
     Args:
-        points: float ... x 3, m, in the left camera's optical frame; NaN where unknown.
-        velocities: float, same shape, m/s, over ground (`geometry.velocities_over_ground`).
-        moving: bool ..., which points to draw as moving.
+        points: float H x W x 3, m, in the left camera's optical frame; NaN where unknown.
+        objects: in the same frame; their pixels refer to the rows and columns of `points`.
+        path: positions of the camera in the near future, float N x 3, m.
+        trajectory: its positions so far, oldest first, float N x 3, m; drawn as a small map.
         width: of the picture, px, at least 100.
         height: of the picture, px, at least 100.
         max_depth: distance ahead at the top edge, m.
-        max_speed: speed of the last color, m/s; None: that of the fastest group, rounded up, at least 2.
-        arrow_s: time that an arrow represents, s.
-        unit: label of the velocities' unit.
 
     Returns:
         uint8 RGB, height x width x 3.
     """
-    points = np.asarray(points, dtype=np.float32).reshape(-1, 3)
-    velocities = np.asarray(velocities, dtype=np.float32).reshape(-1, 3)
-    moving = np.asarray(moving).reshape(-1)
     scale = (height - _BEHIND) / max_depth
-    with np.errstate(invalid="ignore"):
-        column = width / 2 + points[:, 0] * scale
-        row = height - _BEHIND - points[:, 2] * scale
-        inside = (points[:, 2] > 0) & (row >= 0) & (column >= 0) & (column < width)
-    moving = moving & inside & np.isfinite(velocities).all(axis=-1)
-    static = inside & ~moving
-    cell = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
-
-    def per_cell(weights: np.ndarray) -> np.ndarray:
-        sums = np.bincount(cell, weights[inside], height * width).reshape(height, width)
-        return sums.astype(np.float64)
-
+    objects = [item for item in objects if item.box is not None and item.mask is not None]
+    places = np.asarray(points, dtype=np.float32)
     picture = _metric_grid(width, height, scale)
-    density = cv2.GaussianBlur(per_cell(static.astype(np.float32)), (3, 3), 0)
+
+    def cells(some: np.ndarray) -> np.ndarray:
+        """Number of points that fall on each pixel, height x width."""
+        with np.errstate(invalid="ignore"):
+            column = width / 2 + some[..., 0] * scale
+            row = height - _BEHIND - some[..., 2] * scale
+            inside = (some[..., 2] > 0) & (row >= 0) & (column >= 0) & (column < width)
+        cell = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
+        return np.bincount(cell, minlength=height * width).reshape(height, width).astype(np.float64)
+
+    static = places.copy()
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    surfaces = []
+    for item in objects:
+        assert item.box is not None
+        x, y, w, h = item.box
+        surfaces.append((cv2.dilate(cells(places[y : y + h, x : x + w][item.mask]), disc), item))
+        static[y : y + h, x : x + w][item.mask] = np.nan
+    density = cv2.GaussianBlur(cells(static), (3, 3), 0)
     opacity = np.minimum(0.9, 0.28 * np.log1p(density))[..., None]
     picture = (picture + opacity * (np.array(_STATIC) - picture)).astype(np.uint8)
+    for count, item in surfaces:
+        opacity = np.minimum(0.7, 0.3 * np.log1p(count))[..., None]
+        picture = (picture + opacity * (np.array(object_color(item.id)) - picture)).astype(np.uint8)
 
-    # Each point is drawn as a small disc; otherwise distant objects would be scattered single pixels.
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)).astype(np.float64)
+    def pixel(position: np.ndarray) -> tuple[int, int]:
+        return (
+            round(width / 2 + float(position[0]) * scale),
+            round(height - _BEHIND - float(position[2]) * scale),
+        )
 
-    def moving_sum(weights: np.ndarray) -> np.ndarray:
-        return cv2.filter2D(per_cell(np.where(moving, weights, 0.0)), -1, disc)
-
-    count = moving_sum(np.ones(len(points)))
-    right, ahead = moving_sum(velocities[:, 0]), moving_sum(velocities[:, 2])
-    squares = moving_sum(velocities[:, 0] ** 2 + velocities[:, 2] ** 2)
-    speed = np.hypot(right, ahead) / np.maximum(count, 1.0)
-    arrows = _arrows(count, right, ahead, squares, scale)
-    if max_speed is None:
-        max_speed = float(np.ceil(max([2.0, *(math.hypot(*arrow[2:]) for arrow in arrows)])))
-    colored = speed_color(speed, max_speed)
-    picture[count > 0] = colored[count > 0]
     _label_grid(picture, scale)
-    for tail_column, tail_row, to_right, to_front in arrows:
-        _arrow(
+    if path is not None and len(path) > 1:
+        line = np.array([pixel(position) for position in path], dtype=np.int32)
+        cv2.polylines(picture, [line], False, PAPER, 5, cv2.LINE_AA)
+        cv2.polylines(picture, [line], False, EGO_COLOR, 2, cv2.LINE_AA)
+    for item in objects:
+        half = item.size / 2
+        half[1] = 0
+        box = pixel(item.position - half), pixel(item.position + half)
+        cv2.rectangle(picture, *box, object_color(item.id), 1, cv2.LINE_AA)
+        end = pixel(item.position + ARROW_S * item.velocity)
+        _arrow(picture, pixel(item.position), end, object_color(item.id))
+    for item in objects:
+        half = item.size / 2
+        left, near = pixel(item.position - half)
+        right, far = pixel(item.position + half)
+        if near < 0 or far >= height or right < 0 or left >= width:
+            continue
+        # Behind the tail of the arrow, but in the picture.
+        row = near + 18 if item.velocity[2] > 0 else far - 8
+        write_text(
             picture,
-            (round(tail_column), round(tail_row)),
-            (to_right * scale * arrow_s, -to_front * scale * arrow_s),
-            f"{math.hypot(to_right, to_front):.1f} {unit}",
+            object_label(item),
+            (left + right) / 2,
+            min(max(row, 16), height - _BEHIND - 6),
+            color=object_color(item.id),
+            anchor="center",
+            background=PAPER,
         )
     _camera_symbol(picture, width / 2, height - _BEHIND)
-    bar = min(170, width - 50)
-    horizontal_bar(
-        picture,
-        (14, height - 34, bar, 9),
-        speed_color(np.linspace(0, 1, bar)[None], 1.0),
-        [(0.0, "0"), (1.0, f"{max_speed:.0f} {unit}")],
-    )
-    if width >= 360:
-        motion = f"motion in {arrow_s:g} s" if unit == "m/s" else f"{arrow_s:g} times the motion"
-        for above, text in ((26, "gray: static"), (11, f"arrow: {motion}")):
-            write_text(picture, text, bar + 40, height - above, size=0.38, color=FAINT_INK)
+    if trajectory is not None and width >= 3 * _INSET and height >= 3 * _INSET:
+        _draw_trajectory(picture, trajectory)
     return picture
 
 
-def has_motion(scene_flow: SceneFlow) -> bool:
-    """Whether there is a camera and enough valid pixels to estimate its motion and what moves."""
-    camera = scene_flow.camera
-    if camera is None:
-        return False
-    with np.errstate(invalid="ignore"):
-        finite = scene_flow.valid & (scene_flow.disparity > camera.cx - camera.cx_right)
-    return int(np.count_nonzero(finite)) >= 16
-
-
 def seen_from_above(
-    scene_flow: SceneFlow, width: int, height: int, max_speed: float | None = None
+    scene_flow: SceneFlow,
+    width: int,
+    height: int,
+    objects: Sequence[MovingObject] = (),
+    trajectory: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`birds_eye_view` of one estimate with a title; uint8 RGB, (height + 28) x width x 3.
+    """`birds_eye_view` of one estimate with a title and a legend; uint8 RGB, height x width x 3.
 
     Args:
-        scene_flow: one that `has_motion`; if its dt is 0, motion is in m per frame.
+        scene_flow: with a camera.
         width: px.
-        height: without the title, px.
-        max_speed: speed of the last color, m/s; None: that of the fastest group.
+        height: px.
+        objects: at the reference's time.
+        trajectory: positions of the camera so far, oldest first, float N x 3, m, in the reference's camera frame.
     """
-    timed = scene_flow.dt != 0
-    if not timed:
-        scene_flow = replace(scene_flow, dt=1.0)
-    motion = camera_motion(scene_flow)
     points, _ = scene_flow_points(scene_flow)
     points[~scene_flow.valid] = np.nan
-    picture = birds_eye_view(
+    if scene_flow.motion_mask is not None:
+        stray = scene_flow.motion_mask == MOVING
+        for item in objects:
+            if item.box is not None and item.mask is not None:
+                x, y, w, h = item.box
+                stray[y : y + h, x : x + w] &= ~item.mask
+        points[stray] = np.nan
+    path = _path_ahead(scene_flow)
+    keys: list[Key] = [("square", _STATIC, "static")]
+    if path is not None:
+        keys += [
+            ("box", object_color(0), "moving: id, speed over ground"),
+            ("arrow", object_color(0), f"its motion in {ARROW_S:g} s"),
+            ("line", EGO_COLOR, f"path of the camera in {_AHEAD_S:g} s"),
+        ]
+    legend = symbol_legend(width, keys)
+    speed = camera_speed(scene_flow)
+    note = "no ego-motion" if speed is None else f"camera {speed:.1f} m/s"
+    view = birds_eye_view(
         points,
-        velocities_over_ground(scene_flow, motion),
-        moving_points(scene_flow, motion, 2.0, *((1.0, 60.0) if timed else (0.1, 6.0))),
+        objects,
+        path=path,
+        trajectory=trajectory,
         width=width,
-        height=height,
-        max_speed=max_speed,
-        arrow_s=0.5 if timed else 5.0,
-        unit="m/s" if timed else "m",
+        height=height - 28 - legend.shape[0],
     )
-    own = float(np.linalg.norm(motion[:3, 3]) / abs(scene_flow.dt))
-    if timed:
-        return titled(picture, "From above: speed over ground", f"camera: {own:.1f} m/s")
-    return titled(picture, "From above: motion over ground in one frame", f"camera: {own:.2f} m")
+    if speed is None:
+        reason = no_motion_reason(scene_flow.ego_motion)
+        write_text(view, f"no ego-motion: {reason}", width / 2, 20, anchor="center")
+    return np.vstack([titled(view, "From above", note), legend])
 
 
-def _arrows(
-    count: np.ndarray, right: np.ndarray, ahead: np.ndarray, squares: np.ndarray, scale: float
-) -> list[tuple[float, float, float, float]]:
-    """Center (column, row), px, and mean velocity (right, ahead), m/s, of each group of moving points.
+def _path_ahead(scene_flow: SceneFlow) -> np.ndarray | None:
+    """Positions of the camera in the next `_AHEAD_S` at its present motion, N x 3, m; None without ego-motion."""
+    ego_motion, dt = scene_flow.ego_motion, scene_flow.dt
+    if ego_motion is None or ego_motion.transform is None or dt == 0:
+        return None
+    # Pose of the later frame's camera in the earlier one's.
+    step = np.linalg.inv(ego_motion.transform) if dt > 0 else ego_motion.transform
+    count = min(100, max(1, round(_AHEAD_S / abs(dt))))
+    pose, path = np.eye(4), [np.zeros(3)]
+    for _ in range(count):
+        pose = pose @ step
+        path.append(pose[:3, 3])
+    return np.array(path)
 
-    Args:
-        count: number of moving points in each cell.
-        right: sums of their velocities to the right, m/s.
-        ahead: sums of their velocities ahead, m/s.
-        squares: sums of their squared speeds, m2/s2.
-        scale: cells per meter; points less than about a meter apart form one group.
-    """
-    reach = max(3, int(1.2 * scale) | 1)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    occupied = count > 0.5
-    number, labels = cv2.connectedComponents(
-        cv2.morphologyEx(occupied.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
-    )
-    group = labels[occupied]
-    rows, columns = np.nonzero(occupied)
-    count = count[occupied]
 
-    def total(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(group, weights, number)
-
-    points, area = total(count), total(np.ones(len(group)))
-    with np.errstate(invalid="ignore"):
-        column, row = total(columns * count) / points, total(rows * count) / points
-        right, ahead = total(right[occupied]) / points, total(ahead[occupied]) / points
-        spread = total(squares[occupied]) / points - right**2 - ahead**2
-    # Noise produces specks, and groups whose velocities disagree.
-    kept = (
-        (area >= max(8.0, 0.2 * scale**2))
-        & (points >= 0.01 * points.sum())
-        & (spread < right**2 + ahead**2)
-    )
-    return list(zip(column[kept], row[kept], right[kept], ahead[kept], strict=True))
+def _draw_trajectory(picture: np.ndarray, trajectory: np.ndarray) -> None:
+    """Small map of the way so far, in the lower right corner, which the camera does not see."""
+    steps = np.linalg.norm(np.diff(trajectory, axis=0), axis=1)
+    length = float(steps.sum())
+    if length < _LEAST_PATH:
+        return
+    height, width = picture.shape[:2]
+    flat = trajectory[:, [0, 2]] * (1, -1)
+    low, high = flat.min(0), flat.max(0)
+    room = _INSET - 36
+    scale = room / float(max(high - low))
+    x, y = width - _INSET - 6, height - _BEHIND - _INSET - 4
+    picture[y : y + _INSET, x : x + _INSET] = PAPER
+    cv2.rectangle(picture, (x, y), (x + _INSET - 1, y + _INSET - 1), _GRID, 1)
+    middle = np.array([x + _INSET / 2, y + _INSET / 2 - 8])
+    line = np.rint(middle + scale * (flat - (low + high) / 2)).astype(np.int32)
+    cv2.polylines(picture, [line], False, EGO_COLOR, 2, cv2.LINE_AA)
+    cv2.circle(picture, tuple(map(int, line[-1])), 4, INK, -1, cv2.LINE_AA)
+    text = f"trajectory {length:.3g} m" if length < 1000 else f"trajectory {length / 1e3:.2f} km"
+    write_text(picture, text, x + _INSET / 2, y + _INSET - 7, size=0.38, anchor="center")
 
 
 def _arrow(
-    picture: np.ndarray, start: tuple[int, int], displacement: tuple[float, float], text: str
+    picture: np.ndarray, start: tuple[int, int], end: tuple[int, int], color: tuple[int, int, int]
 ) -> None:
-    """Draw an arrow of that displacement, px, with a text behind its tail."""
-    length = math.hypot(*displacement)
-    end = (round(start[0] + displacement[0]), round(start[1] + displacement[1]))
-    for color, thickness in ((PAPER, 5), (INK, 2)):
-        tip = min(0.4, 9 / max(1.0, length))
-        cv2.arrowedLine(picture, start, end, color, thickness, cv2.LINE_AA, tipLength=tip)
-    right, down = (side / max(1.0, length) for side in displacement)
-    column, row = start[0] - right * 34, start[1] - down * 14 + 4
-    write_text(picture, text, column, row, anchor="center", background=PAPER)
+    length = math.dist(start, end)
+    if length < 3:
+        return
+    for ink, thickness in ((PAPER, 5), (color, 2)):
+        tip = min(0.4, 9 / length)
+        cv2.arrowedLine(picture, start, end, ink, thickness, cv2.LINE_AA, tipLength=tip)
 
 
 def _metric_grid(width: int, height: int, scale: float) -> np.ndarray:
@@ -265,7 +251,7 @@ def _label_grid(picture: np.ndarray, scale: float) -> None:
             write_text(picture, f"{meters} m", 6, row - 5, color=FAINT_INK, background=PAPER)
     for meters, column in columns.items():
         if meters:
-            y = height - _BEHIND + 16
+            y = height - _BEHIND + 18
             write_text(picture, f"{meters:+d} m", column, y, color=FAINT_INK, anchor="center")
 
 
@@ -281,4 +267,4 @@ def _grid_lines(width: int, height: int, scale: float) -> tuple[dict[int, int], 
 
 def _camera_symbol(picture: np.ndarray, column: float, row: float) -> None:
     corners = np.array([(column, row - 11), (column - 7, row + 6), (column + 7, row + 6)])
-    cv2.fillPoly(picture, [np.rint(corners).astype(np.int32)], INK, cv2.LINE_AA)
+    cv2.fillPoly(picture, [np.rint(corners).astype(np.int32)], EGO_COLOR, cv2.LINE_AA)

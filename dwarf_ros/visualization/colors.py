@@ -1,4 +1,4 @@
-"""Optical flow, disparity, depth and speed as colors; pictures are uint8 RGB, and unknown values (NaN) are black."""
+"""Optical flow, disparity, depth and confidence as colors; pictures are uint8 RGB, and unknown values (NaN) are black."""
 
 from __future__ import annotations
 
@@ -98,11 +98,9 @@ def depth_color(depth: np.ndarray, max_depth: float) -> np.ndarray:
     return _mapped(octaves, math.log2(DEPTH_RATIO), cv2.COLORMAP_VIRIDIS)
 
 
-def speed_color(speed: np.ndarray, max_speed: float) -> np.ndarray:
-    """Speed, float H x W, from 0 (blue) through green to max_speed, m/s (red): uint8 RGB, H x W x 3; NaN is black."""
-    # The ends of the color map are too dark for a dark background.
-    spread = np.asarray(speed, dtype=np.float32) / np.float32(max_speed)
-    return _mapped(0.12 + 0.76 * np.clip(spread, 0.0, 1.0), 1.0, cv2.COLORMAP_TURBO)
+def confidence_color(confidence: np.ndarray) -> np.ndarray:
+    """Confidence, float H x W, from 0 (dark blue) to 1 (yellow): uint8 RGB, H x W x 3; NaN is black."""
+    return _mapped(np.asarray(confidence, dtype=np.float32), 1.0, cv2.COLORMAP_CIVIDIS)
 
 
 def _mapped(values: np.ndarray, largest: float, colormap: int) -> np.ndarray:

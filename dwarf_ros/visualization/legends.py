@@ -9,10 +9,19 @@ import numpy as np
 
 from dwarf_ros.geometry import disparity_from_depth
 from dwarf_ros.types import StereoCamera
-from dwarf_ros.visualization.colors import DEPTH_RATIO, depth_color, disparity_color, flow_color
-from dwarf_ros.visualization.drawing import BAR_MARGIN, INK, PAPER, color_bar, write_text
+from dwarf_ros.visualization.colors import (
+    DEPTH_RATIO,
+    confidence_color,
+    depth_color,
+    disparity_color,
+    flow_color,
+)
+from dwarf_ros.visualization.drawing import BAR_MARGIN, FONT, INK, PAPER, color_bar, write_text
 
 UNKNOWN_NOTE = "dimmed image: unknown"
+
+Key = tuple[str, tuple[int, int, int], str]
+"""Entry of a legend: a symbol (square, box, line or arrow), its color, and what it means."""
 
 
 def disparity_legend(
@@ -116,4 +125,43 @@ def flow_strip(width: int, max_magnitude: float, note: str = "") -> np.ndarray:
     lines = (f"hue: direction, rim: {max_magnitude:.3g} px", note)
     for row, text in zip((26, 43), lines, strict=True):
         write_text(strip, text, 64, row, size=0.38)
+    return strip
+
+
+def confidence_legend(width: int) -> np.ndarray:
+    """Color bar of `confidence_color`.
+
+    Returns:
+        uint8 RGB, 30 x width x 3.
+    """
+    ramp = np.linspace(0, 1, width - 2 * BAR_MARGIN, dtype=np.float32)[None]
+    ticks = [(0.0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1.0, "1")]
+    return color_bar(width, confidence_color(ramp)[0], ticks)
+
+
+def symbol_legend(width: int, keys: list[Key]) -> np.ndarray:
+    """Strip of symbols and what they mean, in as many lines as they need.
+
+    Returns:
+        uint8 RGB, (20 * lines + 4) x width x 3.
+    """
+    placed, x, line = [], 8, 0
+    for symbol, color, text in keys:
+        wide = 26 + cv2.getTextSize(text, FONT, 0.38, 1)[0][0]
+        if x > 8 and x + wide > width:
+            x, line = 8, line + 1
+        placed.append((symbol, color, text, x, line * 20 + 12))
+        x += wide + 16
+    strip = np.empty((20 * (line + 1) + 4, width, 3), dtype=np.uint8)
+    strip[:] = PAPER
+    for symbol, color, text, x, y in placed:
+        if symbol == "square":
+            cv2.rectangle(strip, (x + 4, y - 5), (x + 14, y + 5), color, -1)
+        elif symbol == "box":
+            cv2.rectangle(strip, (x + 2, y - 5), (x + 16, y + 5), color, 2)
+        elif symbol == "line":
+            cv2.line(strip, (x, y), (x + 18, y), color, 2, cv2.LINE_AA)
+        else:
+            cv2.arrowedLine(strip, (x, y), (x + 18, y), color, 2, cv2.LINE_AA, tipLength=0.4)
+        write_text(strip, text, x + 24, y + 4, size=0.38)
     return strip

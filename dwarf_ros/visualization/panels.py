@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dwarf_ros.types import SceneFlow
-from dwarf_ros.visualization.birds_eye import has_motion, seen_from_above
+from dwarf_ros.types import MovingObject, SceneFlow
+from dwarf_ros.visualization.birds_eye import seen_from_above
 from dwarf_ros.visualization.colors import disparity_color, disparity_scale, flow_color, flow_scale
 from dwarf_ros.visualization.drawing import (
     FAINT_INK,
@@ -21,6 +22,7 @@ from dwarf_ros.visualization.drawing import (
     write_text,
 )
 from dwarf_ros.visualization.legends import UNKNOWN_NOTE, disparity_legend, flow_strip
+from dwarf_ros.visualization.objects import draw_objects, motion_note
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,10 @@ class Scales:
     Attributes:
         disparity: px.
         flow: px.
-        speed: m/s (m per frame if times are unknown); None: that of the fastest group.
     """
 
     disparity: float
     flow: float
-    speed: float | None = None
 
 
 def scene_flow_panel(
@@ -45,11 +45,13 @@ def scene_flow_panel(
     note: str = "",
     width: int = 1280,
     scales: Scales | None = None,
+    objects: Sequence[MovingObject] = (),
+    trajectory: np.ndarray | None = None,
 ) -> np.ndarray:
     """One picture of one estimate: left image, disparity, optical flow and, with a camera, the scene from above.
 
-    Motion is always shown forward in time, whichever frame is the reference. If dt is 0 (the frames' times are unknown), it is
-    shown in m per frame.
+    Objects have boxes on the left image and in the view from above. Motion is always shown forward in time, whichever
+    frame is the reference.
 
     Args:
         left: left image of the reference frame, uint8 RGB H x W x 3; None omits it.
@@ -58,6 +60,8 @@ def scene_flow_panel(
         note: on the right of the heading.
         width: of the picture, px.
         scales: of the colors; None: chosen for this estimate.
+        objects: moving objects at the reference's time.
+        trajectory: positions of the camera so far, oldest first, float N x 3, m, in the reference's camera frame.
 
     Returns:
         uint8 RGB, `width` px wide.
@@ -77,8 +81,8 @@ def scene_flow_panel(
     density = f"{100 * scene_flow.valid.mean():.0f} % of pixels valid"
     image = []
     if left is not None:
-        size = f"{image_width} x {image_height} px"
-        image = [titled(resized(left, column, row), "Left image", size)]
+        marked = draw_objects(resized(left, column, row), objects, scene_flow.valid.shape)
+        image = [titled(marked, "Left image", _image_note(scene_flow, objects))]
 
     def drawn(colors: np.ndarray) -> np.ndarray:
         return resized(over_dimmed(colors, scene_flow.valid, left), column, row)
@@ -96,17 +100,18 @@ def scene_flow_panel(
     dt = f"in {abs(scene_flow.dt) * 1e3:.0f} ms" if scene_flow.dt else "to the next frame"
     strip = flow_strip(column, fastest, UNKNOWN_NOTE if left is not None else "")
     motion = np.vstack([titled(drawn(flow_color(flow, fastest)), "Optical flow", dt), strip])
+    camera = scene_flow.camera
     if wide:
         body = stacked([*image, near, motion], margin)
-        if has_motion(scene_flow):
-            view = seen_from_above(
-                scene_flow, inner - column - margin, body.shape[0] - 28, scales.speed
+        if camera is not None:
+            size = inner - column - margin, body.shape[0]
+            body = side_by_side(
+                [body, seen_from_above(scene_flow, *size, objects, trajectory)], margin
             )
-            body = side_by_side([body, view], margin)
     else:
         above = []
-        if has_motion(scene_flow):
-            above = [seen_from_above(scene_flow, column, row, scales.speed)]
+        if camera is not None:
+            above = [seen_from_above(scene_flow, column, motion.shape[0], objects, trajectory)]
         body = stacked(
             [side_by_side([*image, near], margin), side_by_side([motion, *above], margin)], margin
         )
@@ -119,6 +124,13 @@ def scene_flow_panel(
     sheet[margin : margin + 40, margin : margin + inner] = head
     sheet[margin + 40 : -margin, margin : margin + body.shape[1]] = body
     return sheet
+
+
+def _image_note(scene_flow: SceneFlow, objects: Sequence[MovingObject]) -> str:
+    if scene_flow.ego_motion is not None:
+        return motion_note(scene_flow, objects)
+    height, width = scene_flow.valid.shape
+    return f"{width} x {height} px"
 
 
 def valid_maps(scene_flow: SceneFlow) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dwarf_ros.geometry import camera_motion, rigid_scene_flow
+from dwarf_ros.geometry import rigid_scene_flow
+from dwarf_ros.motion.ego_motion import estimate_ego_motion
 from dwarf_ros.synthetic.road_scenes import build_road_scene
 from dwarf_ros.synthetic.scenes import TrainingScenes
 from dwarf_ros.types import InputError, SceneFlow
@@ -94,11 +95,10 @@ def test_what_stands_moves_as_the_camera_says():
         truth, camera = made.ground_truth, made.previous.camera
         still = (truth.objects == 0) & np.isfinite(truth.occ.flow[..., 0])
         valid = still & np.isfinite(truth.occ.disparity) & np.isfinite(truth.occ.disparity_next)
-        motion = camera_motion(
-            SceneFlow(
-                truth.occ.disparity, truth.occ.disparity_next, truth.occ.flow, valid, camera=camera
-            )
+        scene_flow = SceneFlow(
+            truth.occ.disparity, truth.occ.disparity_next, truth.occ.flow, valid, camera=camera
         )
+        motion = estimate_ego_motion(scene_flow).transform
         flow, disparity_next = rigid_scene_flow(truth.occ.disparity, camera, motion)
         assert np.abs(flow - truth.occ.flow)[valid].max() < 0.02
         assert np.abs(disparity_next - truth.occ.disparity_next)[valid].max() < 0.01

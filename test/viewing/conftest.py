@@ -1,4 +1,4 @@
-"""A scene with its answer, small enough to be looked at in any way, and a drive on disk."""
+"""A small scene with its estimate, and a drive on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dwarf_ros.geometry import disparity_from_depth, rigid_scene_flow
 from dwarf_ros.recordings.kitti_layout import RESULT_FOLDERS
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
-from dwarf_ros.types import SceneFlow, StereoCamera
+from dwarf_ros.types import MOVING, EgoMotion, SceneFlow, StereoCamera
 from dwarf_ros.viewing.results import Result
 
 CAMERA = StereoCamera(fx=200, fy=200, cx=80, cy=40, cx_right=80, baseline=0.5, width=160, height=80)
@@ -32,7 +32,24 @@ def _make_result(name: str = "000003", stamp: int = STAMP, dt: float = 0.1) -> R
     valid[:, :20] = False
     blobs = np.random.default_rng(2).integers(0, 256, (8, 16, 3), dtype=np.uint8)
     left = cv2.resize(blobs, (160, 80))
-    scene_flow = SceneFlow(disparity, disparity_next, flow, valid, stamp, dt, CAMERA, "eye")
+    mask = np.zeros(disparity.shape, np.uint8)
+    mask[30:50, 60:100] = MOVING
+    confidence = np.full(disparity.shape, 0.5, np.float32)
+    ego_motion = EgoMotion(motion, np.eye(6) * 1e-6, 0.9)
+    scene_flow = SceneFlow(
+        disparity,
+        disparity_next,
+        flow,
+        valid,
+        stamp,
+        dt,
+        CAMERA,
+        "eye",
+        confidence,
+        confidence,
+        ego_motion,
+        mask,
+    )
     truth = SampleTruth(Maps(disparity + 1, disparity_next, flow))
     return Result(name, scene_flow, left, "classical on opencv", 0.25, truth)
 

@@ -15,6 +15,7 @@ from dwarf_ros.formats import read_image
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError
+from dwarf_ros.viewing.motion import MotionHistory
 from dwarf_ros.viewing.pictures import (
     KINDS,
     kinds_of,
@@ -53,12 +54,18 @@ def test_there_is_a_picture_of_everything_that_is_known(result):
 
 def test_what_is_not_known_is_one_line_that_says_what_it_takes(result):
     bare = replace(
-        result, left=None, truth=None, scene_flow=replace(result.scene_flow, camera=None)
+        result,
+        left=None,
+        truth=None,
+        scene_flow=replace(result.scene_flow, camera=None, flow_confidence=None),
     )
     assert kinds_of(bare) == ["panel", "disparity", "flow", "key"]
     for kind, what in (
         ("left", "images"),
         ("depth", "calibration"),
+        ("above", "calibration"),
+        ("moving", "images"),
+        ("confidence", "refined"),
         ("errors", "ground truth"),
     ):
         with pytest.raises(InputError, match=what) as error:
@@ -107,7 +114,7 @@ def test_pictures_are_written_to_a_file_or_a_folder(tmp_path, sequence):
     results = sequence(2)
     file = tmp_path / "new" / "one.png"
     assert write_pictures(results, file) == [file]
-    assert np.array_equal(read_image(file), picture_of(results.read(0)))
+    assert np.array_equal(read_image(file), picture_of(MotionHistory().add(results.read(0))))
     done = []
     files = write_pictures(
         results, tmp_path / "all", ["flow", "above"], lambda *counts: done.append(counts)
@@ -230,9 +237,9 @@ def test_a_damaged_result_leaves_no_half_video(tmp_path, make_result):
 def test_scales_stay_while_they_fit(result):
     first = steady_scales(result, None)
     assert steady_scales(result, first) == first
-    close = Scales(first.disparity * 1.2, first.flow * 0.9, first.speed)
+    close = Scales(first.disparity * 1.2, first.flow * 0.9)
     assert steady_scales(result, close) == close
-    far = Scales(first.disparity * 9, first.flow / 9, first.speed)
+    far = Scales(first.disparity * 9, first.flow / 9)
     assert steady_scales(result, far) == first
 
 

@@ -72,7 +72,9 @@ def entities(three, tmp_path) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_every_result_is_on_both_time_lines(entities):
-    for entity in ("/disparity", "/flow", "/camera/points", "/camera/speed", "/camera/motion"):
+    pictures = ("/moving", "/disparity", "/flow")
+    scene = ("/camera/points", "/camera/motion_mask", "/camera/objects", "/camera/velocity")
+    for entity in (*pictures, *scene):
         rows = [row for row in entities[entity] if row.get("frame") is not None]
         assert [row["frame"] for row in rows] == [0, 1, 2], entity
         stamps = [1_700_000_000_000_000_000 + i * 100_000_000 for i in range(3)]
@@ -90,14 +92,22 @@ def test_the_cloud_is_the_scene_in_metres_in_its_own_colours(entities, three):
     assert (colors == left[:, 0] << 24 | left[:, 1] << 16 | left[:, 2] << 8 | 255).all()
 
 
-def test_arrows_are_half_a_second_of_the_way_over_ground(entities):
-    origins = np.array(with_component(entities["/camera/motion"], "origins")[0])
-    vectors = np.array(with_component(entities["/camera/motion"], "vectors")[0])
-    assert len(origins) == len(vectors) > 100
-    # The patch moves right at 10 m/s, 12 m ahead; the wall stands still.
-    np.testing.assert_allclose(vectors, np.tile((5.0, 0, 0), (len(vectors), 1)), atol=0.3)
-    assert (np.abs(origins[:, 2] - 12) < 0.01).all()
-    assert origins[:, 0].min() > (58 - 80) / 200 * 12
+def test_the_object_has_a_box_an_arrow_and_one_id(entities):
+    for centers in with_component(entities["/camera/objects"], "centers"):
+        # The patch is 40 x 20 px in the middle of the image, 12 m ahead.
+        np.testing.assert_allclose(centers, [[0, 0, 12]], atol=0.3)
+    labels = with_component(entities["/camera/objects"], "labels")
+    assert len(labels) == 3
+    assert all(len(frame) == 1 and frame[0].startswith("#0 ") for frame in labels)
+    for vectors in with_component(entities["/camera/velocity"], "vectors"):
+        # It moves right at 10 m/s; arrows are half a second long.
+        np.testing.assert_allclose(vectors, [[5, 0, 0]], atol=0.5)
+
+
+def test_the_trajectory_is_the_cameras(entities):
+    strips = with_component(entities["/camera/trajectory"], "strips")
+    # The camera moves right at 3 m/s; there are three frames in 0.2 s.
+    np.testing.assert_allclose(strips[-1], [[[-0.6, 0, 0], [-0.3, 0, 0], [0, 0, 0]]], atol=1e-4)
 
 
 def test_the_frustum_is_the_camera(entities):
@@ -141,7 +151,7 @@ def test_a_result_without_camera_image_or_time_is_shown_as_far_as_it_goes(result
     save_results(Results("here", ["a"], lambda _: untimed), tmp_path / "run.rrd")
     entities = recorded(tmp_path / "run.rrd")
     assert "/camera/points" in entities
-    assert "/camera/motion" not in entities
+    assert "/camera/trajectory" not in entities
 
 
 @pytest.mark.parametrize(

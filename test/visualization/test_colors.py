@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from dwarf_ros.visualization.colors import (
+    confidence_color,
     depth_color,
     disparity_color,
     disparity_scale,
     flow_color,
     flow_scale,
-    speed_color,
 )
 
 
@@ -100,17 +100,16 @@ def test_unknown_disparity_is_black_and_large_ones_saturate():
     assert disparity_scale(np.full((2, 2), 40.0, dtype=np.float32)) == 40.0
 
 
-def test_slow_is_blue_and_fast_is_red():
-    colors = speed_color(np.array([[0.0, 5.0, 10.0, 20.0, np.nan]]), max_speed=10.0)[0].astype(int)
-    assert colors[0].argmax() == 2
-    assert colors[1].argmax() == 1
-    assert colors[2].argmax() == 0
+def test_confidence_is_brighter_the_higher():
+    colors = confidence_color(np.array([[0.0, 0.5, 1.0, 2.0, np.nan]]))[0].astype(int)
+    luminance = colors @ np.array((0.2126, 0.7152, 0.0722))
+    assert luminance[0] + 50 < luminance[1] < luminance[2] - 50
     assert np.array_equal(colors[2], colors[3])
     assert not colors[4].any()
 
 
 def test_no_pixels_have_no_colours():
-    assert speed_color(np.empty((1, 0)), max_speed=10.0).shape == (1, 0, 3)
+    assert confidence_color(np.empty((1, 0))).shape == (1, 0, 3)
     assert disparity_color(np.empty((0, 4)), max_disparity=10.0).shape == (0, 4, 3)
 
 

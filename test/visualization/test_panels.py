@@ -11,28 +11,30 @@ from dwarf_ros.visualization.panels import Scales, scene_flow_panel
 
 
 @pytest.mark.parametrize("dt", [0.1, -0.1, 0.0])
-def test_panel_has_the_asked_width_and_shows_the_movers(scene, colored, dt):
+def test_panel_has_the_specified_width_and_shows_objects(scene, moving_object, dt):
     left = np.full((80, 160, 3), 128, dtype=np.uint8)
     scene_flow = scene(dt)
-    panel = scene_flow_panel(left, scene_flow, "Frame 3", "a note", width=900)
+    panel = scene_flow_panel(
+        left, scene_flow, "Frame 3", "a note", width=900, objects=[moving_object()]
+    )
     assert panel.dtype == np.uint8
     assert panel.shape[1:] == (900, 3)
-    still = scene(dt)
-    still.flow[...], still.disparity_next[...] = 0.0, still.disparity
-    assert len(colored(panel[70:-80, 560:])) > len(
-        colored(scene_flow_panel(left, still, width=900)[70:-80, 560:])
-    )
+    without = scene_flow_panel(left, scene_flow, "Frame 3", "a note", width=900)
+    changed = (panel != without).any(-1)
+    # On the left image, and from above.
+    assert changed[:350, :500].any()
+    assert changed[70:-80, 560:].any()
 
 
 def test_panel_has_the_scales_asked_for_and_needs_no_image(scene):
     left = np.full((80, 160, 3), 128, dtype=np.uint8)
-    answer = scene(0.1)
-    own = scene_flow_panel(left, answer, width=900)
-    given = Scales(disparity_scale(answer.disparity), flow_scale(answer.flow), speed=None)
-    assert np.array_equal(scene_flow_panel(left, answer, width=900, scales=given), own)
-    wider = Scales(2 * given.disparity, 3 * given.flow, 30.0)
-    assert not np.array_equal(scene_flow_panel(left, answer, width=900, scales=wider), own)
-    without = scene_flow_panel(None, answer, width=900)
+    estimate = scene(0.1)
+    own = scene_flow_panel(left, estimate, width=900)
+    given = Scales(disparity_scale(estimate.disparity), flow_scale(estimate.flow))
+    assert np.array_equal(scene_flow_panel(left, estimate, width=900, scales=given), own)
+    wider = Scales(2 * given.disparity, 3 * given.flow)
+    assert not np.array_equal(scene_flow_panel(left, estimate, width=900, scales=wider), own)
+    without = scene_flow_panel(None, estimate, width=900)
     assert without.shape[1] == 900
     assert without.shape[0] < own.shape[0]
 
