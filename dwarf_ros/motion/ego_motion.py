@@ -29,7 +29,7 @@ _FEWEST_NEAR = 30
 _MATCHES, _FEW = 1500, 400
 """Matches that the motion is fitted to, and that hypotheses are compared on."""
 
-_HYPOTHESES = 48
+_HYPOTHESES = 40
 _ROWS, _COLUMNS, _DEPTHS = 8, 16, 12
 """Image cells and depth bins that the matches are spread over."""
 
@@ -178,7 +178,7 @@ def _hypotheses(matches: Matches, starts: np.ndarray) -> np.ndarray:
     probability = matches.weights / matches.weights.sum()
     motions = np.repeat(starts[-1:], _HYPOTHESES, axis=0)
     triples = matches.take(rng.choice(len(matches), (_HYPOTHESES, 3), p=probability))
-    for _ in range(4):
+    for _ in range(3):
         residual, jacobian = linearized(triples, motions)
         residual = np.where(np.isfinite(residual), residual, 0).reshape(_HYPOTHESES, 9, 1)
         jacobian = jacobian.reshape(_HYPOTHESES, 9, 6)

@@ -12,7 +12,7 @@ from dwarf_ros.types import StereoCamera
 _OUTSIDE = 0.05
 """Cost where the point is outside the other image: about that of a good match, so that none is preferred for it."""
 
-_PENALTIES = (0.0, 0.03, 0.01, 0.01, 0.03)
+_PENALTIES = (0.0, 0.01, 0.01, 0.03)
 """Added to the costs of the candidates: the background among the left and right neighbor is right most of the time."""
 
 _WINDOW = 7
@@ -56,7 +56,7 @@ def fill_disparity(
     # Nothing but the sky reaches up to the image's border most of the time.
     sky = np.where(np.isnan(above), np.float32(-0.02), np.float32(0))
     infinity = np.full_like(left, max(camera.cx - camera.cx_right, 0) + 0.05)
-    candidates = (background, np.fmax(left, right), above, below, infinity)
+    candidates = (background, above, below, infinity)
 
     x, y = (2 * columns).astype(np.float32), (2 * rows).astype(np.float32)
     share = np.zeros(disparity.shape, np.float32)
@@ -65,7 +65,7 @@ def fill_disparity(
     best = np.full(pixels.shape, np.inf, np.float32)
     found = np.full(pixels.shape, np.nan, np.float32)
     image = np.zeros(disparity.shape, np.float32)
-    for candidate, penalty in zip(candidates, (*_PENALTIES[:4], _PENALTIES[4] + sky), strict=True):
+    for candidate, penalty in zip(candidates, (*_PENALTIES[:3], _PENALTIES[3] + sky), strict=True):
         next_x, next_y, _, _ = rigid_prediction(x, y, candidate, camera, motion)
         cost = warping_cost_at(reference, other, pixels, next_x, next_y, _OUTSIDE)
         image.ravel()[pixels] = cost
