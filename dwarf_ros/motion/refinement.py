@@ -267,16 +267,15 @@ def _composed(
     flow, disparity_next = rigid_scene_flow(filled, camera, motion)
     full_labels = _enlarged(labels, known_before.shape)
     for number, segment in enumerate(segments, start=1):
-        rows, columns = np.nonzero(full_labels == number)
-        x, y, moved, _ = rigid_prediction(
-            columns.astype(np.float32),
-            rows.astype(np.float32),
-            filled[rows, columns],
-            camera,
-            segment.fit.motion,
-        )
-        flow[rows, columns, 0], flow[rows, columns, 1] = x - columns, y - rows
-        disparity_next[rows, columns] = moved
+        x, y, width, height = cv2.boundingRect((labels == number).astype(np.uint8))
+        part = np.s_[2 * y : 2 * (y + height), 2 * x : 2 * (x + width)]
+        chosen = full_labels[part] == number
+        columns = np.arange(2 * x, 2 * x + chosen.shape[1], dtype=np.float32)[None]
+        rows = np.arange(2 * y, 2 * y + chosen.shape[0], dtype=np.float32)[:, None]
+        moved = rigid_prediction(columns, rows, filled[part], camera, segment.fit.motion)
+        np.copyto(flow[part][..., 0], moved[0] - columns, where=chosen)
+        np.copyto(flow[part][..., 1], moved[1] - rows, where=chosen)
+        np.copyto(disparity_next[part], moved[2], where=chosen)
     kept = _kept(evidence, labels, possible, costs)
     own = np.nonzero(_enlarged(kept, known_before.shape))
     own_flow, own_next = scene_flow.flow[own], scene_flow.disparity_next[own]
