@@ -310,10 +310,7 @@ def _floats(
 
 
 def _decode(path: PathLike, data: bytes, flags: int, size: tuple[int, int] | None) -> np.ndarray:
-    image = None
-    if data:
-        with contextlib.suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    image = decode_silently(data, flags)
     if image is None or image.size == 0 or image.shape[2:] not in ((), (3,)):
         raise InputError(
             f"{path}: {len(data)} bytes beginning with {data[:4]!r} cannot be decoded, expected a whole image file"
@@ -324,6 +321,17 @@ def _decode(path: PathLike, data: bytes, flags: int, size: tuple[int, int] | Non
             f"but its header says {size[1]} x {size[0]} px"
         )
     return image
+
+
+def decode_silently(data: bytes, flags: int) -> np.ndarray | None:
+    """`cv2.imdecode`, or None where it fails; OpenCV's own messages about a damaged image stay off stderr."""
+    if not len(data):
+        return None
+    # Set for the whole process, because images are decoded by several threads.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    with contextlib.suppress(cv2.error):
+        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    return None
 
 
 def _encode(path: PathLike, suffix: str, pixels: np.ndarray) -> bytes:

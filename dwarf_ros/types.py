@@ -134,6 +134,13 @@ class StereoCamera:
         )
 
 
+def same_camera(one: StereoCamera | None, other: StereoCamera | None) -> bool:
+    """Whether both are one calibration up to rounding (`StereoCamera.is_close`), or both unknown."""
+    if one is None or other is None:
+        return one is other
+    return one.is_close(other)
+
+
 def as_rgb8(image: np.ndarray, name: str = "image") -> np.ndarray:
     """Image as contiguous uint8 RGB, H x W x 3.
 

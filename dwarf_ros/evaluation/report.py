@@ -174,7 +174,7 @@ def write_report(file: Path, report: Report) -> None:
         )
     )
     with refusing_unwritable(file):
-        write_atomically(file, page.encode())
+        write_atomically(file, page.encode(errors="replace"))
 
 
 def write_chart(file: Path, chart: Chart) -> None:
@@ -183,7 +183,7 @@ def write_chart(file: Path, chart: Chart) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    write_atomically(file, chart_svg(chart).encode())
+    write_atomically(file, chart_svg(chart).encode(errors="replace"))
 
 
 def _environment() -> jinja2.Environment:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -98,7 +98,9 @@ def play(
         indices = range(len(recording))
         frames = _read_ahead(read, itertools.cycle(indices) if loop else indices)
         stack.enter_context(contextlib.closing(frames))
-        log_file = stack.enter_context(_open_log(log)) if log is not None else None
+        log_file = None
+        if log is not None:
+            log_file = stack.enter_context(contextlib.closing(_FrameLog(log)))
         topics = _Topics(stack.enter_context(_node(ros_arguments)), clock)
         topics.wait_for_subscribers(wait_s, stop)
         player = _Player(recording, frames, topics, rate_hz, log_file, stop)
@@ -113,11 +115,36 @@ def play(
     return 0
 
 
-def _open_log(file: Path) -> TextIO:
-    try:
-        return file.open("a", buffering=1, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"log: {file}: {error.strerror}, expected a file to append to") from None
+class _FrameLog:
+    """A JSON line for each published frame, appended to a file at once.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with self._refusing():
+            self._stream = file.open("ab", buffering=0)
+
+    def add(self, index: int, stamp_ns: int, wall_ns: int) -> None:
+        """Append a frame: its number in the recording, its stamp and the wall time before it was published, ns."""
+        line = json.dumps({"index": index, "stamp_ns": stamp_ns, "wall_ns": wall_ns})
+        with self._refusing():
+            self._stream.write(f"{line}\n".encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"log: {self._file}: {error.strerror}, expected a file to append to"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -265,7 +292,7 @@ class _Player:
         frames: Iterator[tuple[int, _Images]],
         topics: _Topics,
         rate_hz: float | None,
-        log_file: TextIO | None,
+        log_file: _FrameLog | None,
         stop: threading.Event,
     ) -> None:
         self._recording = recording
@@ -315,8 +342,7 @@ class _Player:
         for publisher, message in zip(publishers, messages, strict=True):
             publisher.publish(message)
         if self._log_file is not None:
-            line = json.dumps({"index": index, "stamp_ns": stamp, "wall_ns": wall_ns})
-            self._log_file.write(line + "\n")
+            self._log_file.add(index, stamp, wall_ns)
         self._last = time.monotonic()
         if self._count == 0:
             self._first = self._last

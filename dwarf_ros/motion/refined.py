@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dwarf_ros.estimators import REFINEMENTS, Estimator, EstimatorChoice, choose_estimator
 from dwarf_ros.estimators import load as load_unrefined
-from dwarf_ros.types import EgoMotion, InputError, SceneFlow, StereoFrame
+from dwarf_ros.types import EgoMotion, InputError, SceneFlow, StereoFrame, same_camera
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,9 @@ class RefinedEstimator:
         if latest is None or latest.ego_motion is None or latest.ego_motion.transform is None:
             return None
         gap = (scene_flow.stamp - latest.stamp) * 1e-9
-        if not 0 < gap <= _LONGEST_GAP or latest.camera != scene_flow.camera:
+        if not 0 < gap <= _LONGEST_GAP or not same_camera(
+            latest.camera, scene_flow.camera
+        ):
             return None
         if scene_flow.dt * latest.dt <= 0:
             return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from dwarf_ros.motion.objects import find_objects
 from dwarf_ros.motion.rigid import exponential, logarithm
-from dwarf_ros.types import EgoMotion, MovingObject, SceneFlow, StereoCamera
+from dwarf_ros.types import EgoMotion, MovingObject, SceneFlow, StereoCamera, same_camera
 
 _GATE = 16.3
 """99.9 % quantile of chi-square with three degrees of freedom."""
@@ -86,7 +86,7 @@ class Tracker:
         camera_motion = np.eye(4)
         if latest is not None:
             dt = (stamp - latest.stamp) * 1e-9
-            if not 0 < dt <= _LONGEST_GAP or latest.camera != frame.camera:
+            if not 0 < dt <= _LONGEST_GAP or not same_camera(latest.camera, frame.camera):
                 self.reset()
             else:
                 camera_motion = _motion_between(latest, frame, dt)

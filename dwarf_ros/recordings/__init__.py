@@ -26,6 +26,8 @@ def open_recording(
         InputError: as `open_folder` and `open_bag`, or topics are chosen of what is no bag.
     """
     source = Path(source)
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder, expected a bag or a folder of images")
     if is_bag(source):
         return open_bag(source, namespace, remap)
     if namespace is not None or remap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
@@ -16,8 +17,13 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
 class ThrottledLog:
     """Logs at most one line per second of each source, and the same line again only after 5 s.
+
+    Lines that differ in their numbers only, such as a count that grows, are the same line.
 
     Args:
         logger: the node's.
@@ -26,6 +32,11 @@ class ThrottledLog:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
         self._logged: dict[str, tuple[str, float]] = {}
+
+    def info(self, source: str, line: str) -> None:
+        """Log what is worth knowing but no fault."""
+        if self._is_due(source, line):
+            self.logger.info(line)
 
     def warn(self, source: str, line: str) -> None:
         """Log a warning."""
@@ -39,6 +50,7 @@ class ThrottledLog:
 
     def _is_due(self, source: str, line: str) -> bool:
         now_s = time.monotonic()
+        line = _NUMBER.sub("#", line)
         last_line, last_s = self._logged.get(source, ("", -math.inf))
         if now_s - last_s < (5.0 if line == last_line else 1.0):
             return False

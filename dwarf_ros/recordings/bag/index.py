@@ -237,7 +237,7 @@ def scenes_of(
     scenes, of_scene = [0], [cameras[0]]
     for index in range(1, len(stamps)):
         step = stamps[index] - stamps[index - 1]
-        if not 0 < step <= SCENE_GAP or cameras[index] != cameras[index - 1]:
+        if not 0 < step <= SCENE_GAP or not cameras[index].is_close(of_scene[-1]):
             of_scene.append(cameras[index])
         scenes.append(len(of_scene) - 1)
     return scenes, of_scene
