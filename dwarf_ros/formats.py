@@ -323,7 +323,7 @@ def _decode(path: PathLike, data: bytes, flags: int, size: tuple[int, int] | Non
     return image
 
 
-def decode_silently(data: bytes, flags: int) -> np.ndarray | None:
+def decode_silently(data: bytes | np.ndarray, flags: int) -> np.ndarray | None:
     """`cv2.imdecode`, or None where it fails; OpenCV's own messages about a damaged image stay off stderr."""
     if not len(data):
         return None

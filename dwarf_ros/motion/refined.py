@@ -81,9 +81,7 @@ class RefinedEstimator:
         if latest is None or latest.ego_motion is None or latest.ego_motion.transform is None:
             return None
         gap = (scene_flow.stamp - latest.stamp) * 1e-9
-        if not 0 < gap <= _LONGEST_GAP or not same_camera(
-            latest.camera, scene_flow.camera
-        ):
+        if not 0 < gap <= _LONGEST_GAP or not same_camera(latest.camera, scene_flow.camera):
             return None
         if scene_flow.dt * latest.dt <= 0:
             return None

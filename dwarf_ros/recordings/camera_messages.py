@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from dwarf_ros.formats import decode_silently
 from dwarf_ros.types import InputError, StereoCamera
 
 # Bytes a pixel and the conversion to gray or RGB. An 8UC3 image says nothing of its channels' order: OpenCV's is assumed.
@@ -81,12 +82,23 @@ def image_from_message(msg: ImageMessage, name: str = "image") -> np.ndarray:
     Raises:
         InputError: another encoding, no pixels, a row step too small for the width, or less data than rows.
     """
+    row_bytes = check_image_message(msg, name)
+    pixel_bytes, conversion = _COLOR_CONVERSIONS[msg.encoding]
+    pixels = _pixels(msg, row_bytes, pixel_bytes)
+    return pixels if conversion is None else _converted(pixels, conversion, msg.encoding, name)
+
+
+def check_image_message(msg: ImageMessage, name: str = "image") -> int:
+    """Bytes of a row without padding, if `image_from_message` can read the image.
+
+    Raises:
+        InputError: as `image_from_message`.
+    """
     if msg.encoding not in IMAGE_ENCODINGS:
         raise InputError(
             f"{name}: encoding is {msg.encoding[:40]!r}, expected one of {', '.join(IMAGE_ENCODINGS)}"
         )
-    pixel_bytes, conversion = _COLOR_CONVERSIONS[msg.encoding]
-    row_bytes = msg.width * pixel_bytes
+    row_bytes = msg.width * _COLOR_CONVERSIONS[msg.encoding][0]
     if msg.width == 0 or msg.height == 0:
         raise InputError(
             f"{name}: size is {msg.width} x {msg.height} px, expected at least 1 x 1 px"
@@ -103,8 +115,7 @@ def image_from_message(msg: ImageMessage, name: str = "image") -> np.ndarray:
             f"{name}: data has {len(msg.data)} bytes, expected {expected_bytes} bytes for "
             f"{msg.width} x {msg.height} px of {msg.encoding} with row step {msg.step} bytes"
         )
-    pixels = _pixels(msg, row_bytes, pixel_bytes)
-    return pixels if conversion is None else _converted(pixels, conversion, msg.encoding, name)
+    return row_bytes
 
 
 def _converted(pixels: np.ndarray, conversion: int, encoding: str, name: str) -> np.ndarray:
@@ -188,14 +199,20 @@ def image_from_compressed(msg: CompressedImageMessage, name: str = "image") -> n
     Raises:
         InputError: no JPEG or PNG, one that is damaged, or of other pixels than 8 or 16 bit gray or color.
     """
-    compressed_image_size(msg.data, name)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
+    size = compressed_image_size(msg.data, name)
+    pixels = decode_silently(msg.data, cv2.IMREAD_UNCHANGED)
+    if (
+        pixels is None
+        or pixels.dtype not in (np.uint8, np.uint16)
+        or pixels.shape[2:] not in ((), (1,), (3,), (4,))
+    ):
         raise InputError(
             f"{name}: {len(msg.data)} bytes of format {msg.format[:40]!r} cannot be decoded, expected a whole JPEG or PNG"
+        )
+    if pixels.shape[1::-1] != size:
+        raise InputError(
+            f"{name}: decodes to {pixels.shape[1]} x {pixels.shape[0]} px, expected {size[0]} x {size[1]} px as its "
+            "header says"
         )
     conversion: int | None = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}.get(
         pixels.shape[2] if pixels.ndim == 3 else 1

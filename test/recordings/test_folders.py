@@ -329,7 +329,7 @@ def test_a_source_that_is_no_folder_of_images(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     for name, expected in (
-        ("absent", "absent: no such folder"),
+        ("absent", "absent: no such file or folder"),
         ("file", "file: not a folder"),
         ("empty", "empty: empty folder, expected a KITTI odometry sequence"),
     ):

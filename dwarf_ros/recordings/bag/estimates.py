@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dwarf_ros.recordings.bag.open import decode_image
+from dwarf_ros.recordings.bag.frames import decode_image
 from dwarf_ros.recordings.bag.storage import MessageKey, Storage, header_stamp
 from dwarf_ros.recordings.scene_flow_messages import SCENE_FLOW_TYPE, scene_flow_from_message
 from dwarf_ros.types import InputError, SceneFlow, as_rgb8

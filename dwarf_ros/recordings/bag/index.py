@@ -17,7 +17,11 @@ from dwarf_ros.recordings.bag.storage import (
 )
 from dwarf_ros.recordings.bag.topics import StereoTopics
 from dwarf_ros.recordings.bag.transforms import MAP_FROM_OPTICAL, rotation_of
-from dwarf_ros.recordings.camera_messages import camera_from_messages, compressed_image_size
+from dwarf_ros.recordings.camera_messages import (
+    camera_from_messages,
+    check_image_message,
+    compressed_image_size,
+)
 from dwarf_ros.types import InputError, StereoCamera
 
 SCENE_GAP = 1_000_000_000
@@ -29,12 +33,13 @@ _POSE_TOLERANCE = 1_000_000
 
 @dataclass(frozen=True)
 class Layout:
-    """What an image's header says besides its time."""
+    """What an image's header says besides its time, and why the image cannot be read, "" if it can."""
 
     width: int
     height: int
     encoding: str
     frame_id: str
+    problem: str = ""
 
     def __str__(self) -> str:
         return f"{self.width} x {self.height} px {self.encoding}"
@@ -130,13 +135,27 @@ def read_index(storage: Storage, topics: StereoTopics, tf: bool) -> Index:
         kind: Layout | _Calibration
         if topic in (topics.left_camera_info, topics.right_camera_info):
             kind = _calibration(message)
-        elif message.__msgtype__ == MESSAGE_TYPES["image"]:
-            kind = Layout(message.width, message.height, message.encoding, message.header.frame_id)
         else:
-            size = compressed_image_size(message.data, f"{storage.path}: {topic}")
-            kind = Layout(*size, message.format, message.header.frame_id)
+            kind = _layout(message, topic)
         columns[topic].add(header_stamp(message), log_time, kind)
     return index
+
+
+def _layout(message: Any, topic: str) -> Layout:
+    frame_id = message.header.frame_id
+    problem = ""
+    if message.__msgtype__ == MESSAGE_TYPES["image"]:
+        try:
+            check_image_message(message, topic)
+        except InputError as error:
+            problem = str(error)
+        return Layout(message.width, message.height, message.encoding, frame_id, problem)
+    width = height = 0
+    try:
+        width, height = compressed_image_size(message.data, topic)
+    except InputError as error:
+        problem = str(error)
+    return Layout(width, height, message.format, frame_id, problem)
 
 
 def runs_of(stamps: np.ndarray) -> np.ndarray:
@@ -203,9 +222,12 @@ def calibrated_pairs(
                 )
             except InputError as error:
                 cameras[infos] = str(error)
-        camera, cause = cameras[infos], None
+        camera = cameras[infos]
+        cause = left.of(i).problem or right.of(j).problem or None
         sizes = [(layout.width, layout.height) for layout in (left.of(i), right.of(j))]
-        if sizes[0] != sizes[1]:
+        if cause is not None:
+            pass
+        elif sizes[0] != sizes[1]:
             cause = (
                 f"sizes differ: left {sizes[0][0]} x {sizes[0][1]} px, right {sizes[1][0]} x {sizes[1][1]} px, "
                 "expected one size"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
+from dwarf_ros.recordings.bag.frames import BagFrameReader, BagFrames
 from dwarf_ros.recordings.bag.index import (
+    SCENE_GAP,
     Column,
     Index,
     calibrated_pairs,
@@ -24,7 +27,6 @@ from dwarf_ros.recordings.bag.index import (
 from dwarf_ros.recordings.bag.storage import (
     MESSAGE_TYPES,
     TF_TOPIC,
-    MessageKey,
     Storage,
     storage_files,
 )
@@ -84,6 +86,7 @@ class BagInfo:
         scenes: stretches of frames without a gap over 1 s, a jump back in time or a new calibration.
         posed_frames: frames with a pose on /tf.
         problems: why nothing here can use it, a sentence each; empty where it can be used.
+        unused: why some stereo pairs cannot be used, a sentence each.
         notes: what a user should know all the same.
     """
 
@@ -102,6 +105,7 @@ class BagInfo:
     scenes: int = 0
     posed_frames: int = 0
     problems: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -116,18 +120,6 @@ class BagInfo:
         return not self.problems and not self.compressed
 
 
-@dataclass(frozen=True, eq=False)
-class BagFrames:
-    """The stereo frames of a bag, as `Recording` describes them, with the camera of each scene and the place of each image."""
-
-    stamps: Sequence[int]
-    scenes: Sequence[int]
-    cameras: Sequence[StereoCamera]
-    frame_id: str
-    poses: np.ndarray | None
-    keys: Sequence[tuple[MessageKey, MessageKey]]
-
-
 def bag_info(
     bag: Path, namespace: str | None = None, remap: Mapping[str, str] | None = None
 ) -> BagInfo:
@@ -140,7 +132,12 @@ def bag_info(
     """
     storage = Storage(Path(bag))
     try:
-        return survey(storage, namespace, remap)[0]
+        info, frames = survey(storage, namespace, remap)
+        # Whether compressed pictures are whole shows only when they are decoded.
+        if frames is not None and not info.problems:
+            problem = BagFrameReader(storage, frames).problem()
+            info = replace(info, problems=(problem,) if problem else ())
+        return replace(info, notes=(*info.notes, *storage.damage))
     finally:
         storage.close()
 
@@ -199,6 +196,12 @@ def survey(
         paired=len(pairs),
         image=str(left.of(0)),
     )
+    if len(left.stamps) > 1 and len(set(left.stamps)) == 1:
+        problem = (
+            f"all {len(left.stamps)} left images have one stamp, {left.stamps[0] * 1e-9:.3f} s, expected the time at "
+            "which each was taken"
+        )
+        return replace(info, problems=(problem,)), None
     if not pairs:
         return replace(info, problems=(pairing_problem(left.stamps, right.stamps),)), None
     frames, causes = calibrated_pairs(pairs, index, topics)
@@ -215,7 +218,12 @@ def survey(
         scenes=len(cameras),
         posed_frames=posed,
     )
-    info = replace(info, notes=(*_notes(info, index), *causes))
+    info = replace(
+        info,
+        problems=tuple(_scene_problems(stamps, scenes)),
+        unused=tuple(causes),
+        notes=tuple(_notes(info, index)),
+    )
     keys = [
         (
             (topics.left_image, left.log_times[i], left.stamps[i]),
@@ -225,6 +233,20 @@ def survey(
     ]
     frames_found = BagFrames(stamps, scenes, cameras, left.of(0).frame_id, poses, keys)
     return info, frames_found
+
+
+def _scene_problems(stamps: Sequence[int], scenes: Sequence[int]) -> list[str]:
+    """Why there is nothing to estimate from frames that can be read."""
+    if len(set(scenes)) < len(scenes):
+        return []
+    if len(stamps) == 1:
+        return ["only one stereo frame, expected a series of frames"]
+    steps = [later - earlier for earlier, later in pairwise(stamps) if later > earlier]
+    closest = f", the closest are {min(steps) * 1e-9:.3f} s apart" if steps else ""
+    return [
+        f"no two consecutive frames within {SCENE_GAP * 1e-9:g} s and of one calibration{closest}, expected a series of "
+        "frames"
+    ]
 
 
 def _mean_rate(count: int, duration: int) -> float | None:
@@ -333,7 +355,7 @@ def print_bag_info(info: BagInfo, file: TextIO | None = None) -> None:
         console.print(
             f"frames: {info.frames} in {info.scenes} scene{'s' if info.scenes > 1 else ''}, {info.posed_frames} with a pose"
         )
-    for note in info.notes:
+    for note in (*info.notes, *info.unused):
         console.print(f"note: {escape(note)}", soft_wrap=True)
     if info.problems:
         console.print("[red]cannot be used:[/]")

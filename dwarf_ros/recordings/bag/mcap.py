@@ -176,9 +176,9 @@ class McapFile:
         else:
             self.counts.update(counts)
             known = all(channel in self.channels for channel in counts)
-            if known and chunks == len(self._blocks) and sum(counts.values()) == total:
-                if total == 0 or self._blocks:
-                    return True
+            complete = chunks == len(self._blocks) and sum(counts.values()) == total
+            if known and complete and (total == 0 or self._blocks):
+                return True
         self.channels.clear()
         self._schemas.clear()
         self.counts.clear()
@@ -246,9 +246,7 @@ class McapFile:
             raise _Damaged(f"chunk of {size} bytes")
         data = content[40 + name_length :][:stored]
         records = memoryview(_decompress(bytes(data), name, size) if name else data)
-        if len(data) == stored and (
-            len(records) != size or (crc and zlib.crc32(records) != crc)
-        ):
+        if len(data) == stored and (len(records) != size or (crc and zlib.crc32(records) != crc)):
             raise _Damaged("wrong check sum")
         return records
 

@@ -182,7 +182,8 @@ class Storage:
     def damage(self) -> list[str]:
         """What could not be read so far, a sentence each."""
         lost = [
-            f"{len(times)} messages on {topic} cannot be read" for topic, times in self._lost.items()
+            f"{len(times)} messages on {topic} cannot be read"
+            for topic, times in self._lost.items()
         ]
         return [*self._damage, *(line for file in self._files for line in file.damage), *lost]
 
@@ -328,7 +329,9 @@ def _paths_of(path: Path) -> tuple[list[Path], list[str]]:
             missing = [name for name in names if not (path / name).is_file()]
             if not present:
                 raise InputError(f"{path}: no {missing[0]}, expected it as metadata.yaml names it")
-            return present, [f"{name}: no such file, but metadata.yaml names it" for name in missing]
+            return present, [
+                f"{name}: no such file, but metadata.yaml names it" for name in missing
+            ]
         damage.append("metadata.yaml: damaged; all files of the folder are read")
     if not files:
         raise InputError(f"{path}: no .mcap or .db3 file in it, expected one beside metadata.yaml")
@@ -349,7 +352,10 @@ def _listed_files(metadata: Path) -> list[str]:
         if metadata.stat().st_size > _LARGEST_METADATA:
             return []
         content = yaml.safe_load(metadata.read_bytes())
-        names = [Path(name).name for name in content["rosbag2_bagfile_information"]["relative_file_paths"]]
+        names = [
+            Path(name).name
+            for name in content["rosbag2_bagfile_information"]["relative_file_paths"]
+        ]
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []
     return names if all(_is_storage(Path(name)) for name in names) else []
