@@ -141,13 +141,14 @@ def same_camera(one: StereoCamera | None, other: StereoCamera | None) -> bool:
     return one.is_close(other)
 
 
-def as_rgb8(image: np.ndarray, name: str = "image") -> np.ndarray:
+def as_rgb8(image: np.ndarray, name: str = "image", white: int = 65535) -> np.ndarray:
     """Image as contiguous uint8 RGB, H x W x 3.
 
     Args:
         image: uint8 or uint16; H x W or H x W x 1 (grey, repeated), H x W x 3 (RGB) or H x W x 4 (RGBA, alpha
-            dropped). uint16 is taken as full range: 65535 becomes 255.
+            dropped).
         name: what an error calls it.
+        white: value of a uint16 image that becomes 255, as does what is above it.
 
     Raises:
         InputError: another dtype or shape, or no pixels.
@@ -162,7 +163,8 @@ def as_rgb8(image: np.ndarray, name: str = "image") -> np.ndarray:
         raise InputError(f"{name}: shape is {image.shape}, expected H x W grey, RGB or RGBA")
     image = image[:, :, :3]
     if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        image = np.minimum((image.astype(np.uint32) * 255 + white // 2) // white, 255)
+        image = image.astype(np.uint8)
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     return np.ascontiguousarray(image)

@@ -46,7 +46,8 @@ def _infer(options: argparse.Namespace) -> int:
     from dwarf_ros.motion.refined import load
     from dwarf_ros.recordings.calibration import read_calibration
     from dwarf_ros.recordings.result_folder import ResultFolder, ego_motion_document
-    from dwarf_ros.types import StereoFrame
+    from dwarf_ros.recordings.white_level import log_white_level, white_level
+    from dwarf_ros.types import StereoFrame, as_rgb8
     from dwarf_ros.visualization.colors import disparity_color, flow_color
     from dwarf_ros.visualization.panels import scene_flow_panel
 
@@ -62,6 +63,9 @@ def _infer(options: argparse.Namespace) -> int:
     camera = None
     if options.calib is not None:
         camera = read_calibration(options.calib, width, height, color=images[0].ndim == 3)
+    white = white_level(images)
+    log_white_level(white, str(paths[0]))
+    images = [as_rgb8(image, str(path), white) for path, image in zip(paths, images, strict=True)]
     previous = StereoFrame(images[0], images[1], camera=camera)
     # The time between the frames is unknown and changes nothing that is written, but ego-motion asks for one.
     current = StereoFrame(images[2], images[3], stamp=100_000_000, camera=camera)

@@ -118,7 +118,17 @@ def run_demo(
     node_arguments = estimator_arguments(choice)
     try:
         frames = len(recording)
-        play_into_node(source, frames, frames - 1, out, rate_hz, reference, node_arguments, _say)
+        play_into_node(
+            source,
+            frames,
+            frames - 1,
+            out,
+            rate_hz,
+            reference,
+            node_arguments,
+            recording.topics,
+            _say,
+        )
         return _show(recording, drive, out)
     except LiveError as error:
         print(f"dwarf: demo failed: {error}; logs are in {out}", file=sys.stderr)

@@ -32,7 +32,7 @@ from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.ros.distro import prepare_environment
 from dwarf_ros.ros.messages import camera_info_messages, image_message, stamp_from_ns
 from dwarf_ros.signals import stop_requests
-from dwarf_ros.types import InputError, StereoCamera, as_rgb8
+from dwarf_ros.types import InputError, StereoCamera
 
 IMAGE_TOPICS = ("left/image_rect", "right/image_rect")
 CAMERA_INFO_TOPICS = ("left/camera_info", "right/camera_info")
@@ -50,6 +50,8 @@ _CAMERA_INFO_WAIT = 0.5
 _DELIVERY_WAIT = 1.0
 
 _Images = tuple[np.ndarray, np.ndarray, StereoCamera]
+# The reason where the images cannot be read.
+_Read = _Images | InputError
 
 
 def play(
@@ -65,8 +67,9 @@ def play(
 ) -> int:
     """Publish a stereo recording on left/ and right/ image_rect and camera_info, until its end or a signal.
 
-    Images keep the colors of their files (mono8, mono16 or rgb8), are reliable, and have the left camera's frame in every
-    header; left and right have the same stamp. Stamps keep the recording's spacing, shifted so that the first frame is now.
+    A bag's topics keep their names, unless `remap` renames them or the ROS arguments do. Images keep the colors of their
+    files (mono8, mono16 or rgb8), are reliable, and have the left camera's frame in every header; left and right have the
+    same stamp. A frame that cannot be read is left out, reported and counted. Stamps keep the recording's spacing, shifted so that the first frame is now.
 
     Args:
         source: what `open_recording` reads.
@@ -76,7 +79,7 @@ def play(
         log: file to which a JSON line {"index", "stamp_ns", "wall_ns"} is appended for each published frame: its number in
             the recording, its header stamp and the wall time just before it was published, ns.
         namespace: of the camera in a recording of several.
-        remap: topics of other names in a recording, as for `open_bag`.
+        remap: topics of other names in a recording, as for `open_bag`; all are published as left/image_rect and its like.
         wait_s: longest wait for a subscriber to both image topics before the first frame, s.
         ros_arguments: arguments of ROS, from --ros-args on.
 
@@ -84,7 +87,7 @@ def play(
         0, the exit code.
 
     Raises:
-        InputError: the source, a frame of it, the rate, the log file or the ROS arguments cannot be used.
+        InputError: the source, all frames of it, the rate, the log file or the ROS arguments cannot be used.
     """
     if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
         raise InputError(f"rate_hz: {rate_hz:g} Hz, expected > 0 Hz")
@@ -101,7 +104,10 @@ def play(
         log_file = None
         if log is not None:
             log_file = stack.enter_context(contextlib.closing(_FrameLog(log)))
-        topics = _Topics(stack.enter_context(_node(ros_arguments)), clock)
+        names = recording.topics
+        if names is None or remap:
+            names = (*IMAGE_TOPICS, *CAMERA_INFO_TOPICS)
+        topics = _Topics(stack.enter_context(_node(ros_arguments)), names, clock)
         topics.wait_for_subscribers(wait_s, stop)
         player = _Player(recording, frames, topics, rate_hz, log_file, stop)
         if loop:
@@ -173,23 +179,29 @@ def _node(ros_arguments: Sequence[str]) -> Iterator[Node]:
         context.try_shutdown()
 
 
-def _frame_reader(recording: Recording, loop: bool) -> Callable[[int], _Images]:
+def _frame_reader(recording: Recording, loop: bool) -> Callable[[int], _Read]:
     """Function that reads a frame as mono8, mono16 or rgb8, and in a loop keeps all frames if they fit into memory."""
 
-    def read(index: int) -> _Images:
-        left, right, camera = recording.read(index)
-        if left.ndim == 3:
-            left, right = as_rgb8(left), as_rgb8(right)
+    def read(index: int) -> _Read:
+        try:
+            left, right, camera = recording.read(index)
+            if left.ndim == 3:
+                left, right = recording.as_rgb8(left), recording.as_rgb8(right)
+        except InputError as error:
+            return error
         return left, right, camera
 
-    left, right, _ = read(0)
-    fits = (left.nbytes + right.nbytes) * len(recording) <= _KEPT_BYTES
+    reads = map(read, range(len(recording)))
+    first = next((images for images in reads if not isinstance(images, InputError)), None)
+    if first is None:
+        raise InputError(f"{recording.path}: none of its {len(recording)} frames can be read")
+    fits = (first[0].nbytes + first[1].nbytes) * len(recording) <= _KEPT_BYTES
     return functools.lru_cache(len(recording))(read) if loop and fits else read
 
 
 def _read_ahead(
-    read: Callable[[int], _Images], indices: Iterable[int]
-) -> Generator[tuple[int, _Images], None, None]:
+    read: Callable[[int], _Read], indices: Iterable[int]
+) -> Generator[tuple[int, _Read], None, None]:
     """Numbers and images of these frames, decoded by two threads before they are due."""
     pool = ThreadPoolExecutor(2, "read ahead")
     try:
@@ -208,12 +220,10 @@ def _read_ahead(
 class _Topics:
     """The publishers and their subscribers."""
 
-    def __init__(self, node: Node, clock: bool) -> None:
+    def __init__(self, node: Node, names: Sequence[str], clock: bool) -> None:
         qos = QoSProfile(depth=_QUEUE_DEPTH)
-        self.images = [node.create_publisher(Image, name, qos) for name in IMAGE_TOPICS]
-        self.camera_infos = [
-            node.create_publisher(CameraInfo, name, qos) for name in CAMERA_INFO_TOPICS
-        ]
+        self.images = [node.create_publisher(Image, name, qos) for name in names[:2]]
+        self.camera_infos = [node.create_publisher(CameraInfo, name, qos) for name in names[2:]]
         self.clock = node.create_publisher(Clock, "/clock", qos) if clock else None
 
     def tick(self, stamp_ns: int) -> None:
@@ -289,7 +299,7 @@ class _Player:
     def __init__(
         self,
         recording: Recording,
-        frames: Iterator[tuple[int, _Images]],
+        frames: Iterator[tuple[int, _Read]],
         topics: _Topics,
         rate_hz: float | None,
         log_file: _FrameLog | None,
@@ -303,6 +313,7 @@ class _Player:
         self._stop = stop
         self._count = 0
         self._late = 0
+        self._unread: set[int] = set()
         self._first = self._last = 0.0
 
     def run(self, progress: Progress) -> None:
@@ -312,11 +323,12 @@ class _Player:
         gap = None
         for index, images in self._frames:
             stamp = self._recording.stamps[index] + offset
-            messages = _messages(images, stamp, self._recording.frame_id)
+            messages = self._messages_of(index, images, stamp)
             self._wait(due, gap, stamp)
             if self._stop.is_set():
                 return
-            self._publish(index, stamp, messages)
+            if messages:
+                self._publish(index, stamp, messages)
             progress(index + 1, len(self._recording))
             gap = self._gaps[index]
             due += gap.seconds
@@ -324,6 +336,14 @@ class _Player:
             if time.monotonic() > due:
                 self._late += 1
                 due = time.monotonic()
+
+    def _messages_of(self, index: int, images: _Read, stamp: int) -> list[Any]:
+        if not isinstance(images, InputError):
+            return _messages(images, stamp, self._recording.frame_id)
+        if index not in self._unread:
+            self._unread.add(index)
+            _log.warning("frame %d is left out: %s", index, images)
+        return []
 
     def _wait(self, due: float, gap: _Gap | None, stamp: int) -> None:
         """Wait until due, in s of the monotonic clock, while /clock advances to the stamp, ns."""
@@ -353,7 +373,8 @@ class _Player:
         seconds = self._last - self._first
         rate = f", {(self._count - 1) / seconds:.2f} Hz" if self._count > 1 and seconds > 0 else ""
         late = f"; fell a whole frame behind {self._late} times" if self._late else ""
-        print(f"played {self._count} frames in {seconds:.2f} s{rate}{late}", flush=True)
+        unread = f"; {len(self._unread)} frames cannot be read" if self._unread else ""
+        print(f"played {self._count} frames in {seconds:.2f} s{rate}{late}{unread}", flush=True)
 
 
 def _messages(images: _Images, stamp: int, frame_id: str) -> list[Any]:

@@ -25,6 +25,9 @@ from dwarf_ros.types import InputError
 RECORDING = "recording"
 PLAYER_LOG = "player.jsonl"
 
+# In the order of `Recording.topics`.
+_NODE_TOPICS = ("left/image_rect", "right/image_rect", "left/camera_info", "right/camera_info")
+
 # Loading a network for the first time compiles its graph.
 _ACTIVE_WAIT_S = 180.0
 _READY_WAIT_S = 30.0
@@ -89,6 +92,7 @@ def play_into_node(
     rate_hz: float,
     reference: str,
     node_arguments: Sequence[str],
+    topics: Sequence[str] | None,
     say: Callable[[str], None],
 ) -> None:
     """Play a recording into the live node and record its estimates, on a ROS domain of its own unless ROS_DOMAIN_ID is set.
@@ -104,6 +108,7 @@ def play_into_node(
         rate_hz: frames per second of wall time.
         reference: the node's parameter of this name.
         node_arguments: further ones for the node, after --ros-args.
+        topics: the recording's, which are published under the names that the node expects.
         say: receives one line per step.
 
     Raises:
@@ -142,6 +147,7 @@ def play_into_node(
             str(source),
             f"--rate={rate_hz}",
             f"--log={out / PLAYER_LOG}",
+            *_renaming(topics),
         )
         log = out / PLAYER_LOG
         with show_progress("playing") as report:
@@ -152,6 +158,14 @@ def play_into_node(
             player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, tell)
             recorder.wait(_RECORDER_MARGIN_S, node, tell)
         node.stop()
+
+
+def _renaming(topics: Sequence[str] | None) -> list[str]:
+    """Arguments that rename a recording's topics as the node expects them."""
+    if topics is None:
+        return []
+    rules = [f"{topic}:=/{name}" for topic, name in zip(topics, _NODE_TOPICS, strict=True)]
+    return ["--ros-args", *(word for rule in rules for word in ("-r", rule))]
 
 
 class _Child:

@@ -163,6 +163,7 @@ def replay_bag(
         rate_hz,
         _REFERENCE,
         estimator_arguments(choice),
+        recording.topics,
         lambda line: print(f"replay: {line}", file=sys.stderr, flush=True),
     )
     evaluation = evaluate_run(source, out, choice, ground_truth, workers)

@@ -71,13 +71,15 @@ class LiveView:
 
     def _left_image(self, stamp: Any) -> np.ndarray | None:
         from dwarf_ros.recordings.camera_messages import image_from_compressed, image_from_message
+        from dwarf_ros.recordings.white_level import white_level
         from dwarf_ros.types import as_rgb8
 
         for message in reversed(self._images):
             if message.header.stamp == stamp:
                 raw = hasattr(message, "encoding")
                 decode = image_from_message if raw else image_from_compressed
-                return as_rgb8(decode(message, "left image"))
+                left = decode(message, "left image")
+                return as_rgb8(left, white=white_level([left]))
         return None
 
     def _on_latency(self, message: Any) -> None:

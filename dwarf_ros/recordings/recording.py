@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from dwarf_ros.types import InputError, StereoCamera, StereoFrame
+from dwarf_ros.recordings.white_level import log_white_level, white_level
+from dwarf_ros.types import InputError, StereoCamera, StereoFrame, as_rgb8
+
+# Frames that are looked at for the range of 16-bit images.
+_SAMPLES = 5
 
 
 class FrameReader(Protocol):
@@ -39,6 +45,7 @@ class Recording:
         poses: float64 N x 4 x 4, left camera of each frame to world, m, in the optical frame (REP-103); None where
             unknown.
         files: left and right image file of each frame; None in a bag.
+        topics: left and right image and camera_info of a bag, without /compressed; None in a folder.
     """
 
     path: Path
@@ -49,6 +56,7 @@ class Recording:
     poses: np.ndarray | None
     files: Sequence[tuple[Path, Path]] | None
     _reader: FrameReader = field(repr=False)
+    topics: tuple[str, str, str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -61,7 +69,23 @@ class Recording:
             InputError: as `read`.
         """
         left, right, camera = self.read(index)
+        left, right = self.as_rgb8(left), self.as_rgb8(right)
         return StereoFrame(left, right, self.stamps[index], camera, self.frame_id)
+
+    def as_rgb8(self, image: np.ndarray) -> np.ndarray:
+        """An image that `read` returned as uint8 RGB, H x W x 3; 16 bits are scaled by the range that the recording uses."""
+        return as_rgb8(image, white=self._white_level if image.dtype == np.uint16 else 255)
+
+    @cached_property
+    def _white_level(self) -> int:
+        """White of 16-bit images, of some frames from all over the recording: the same in every process."""
+        images: list[np.ndarray] = []
+        for index in np.linspace(0, len(self) - 1, _SAMPLES).round().astype(int):
+            with suppress(InputError):
+                images += self.read(int(index))[:2]
+        white = white_level(images)
+        log_white_level(white, str(self.path))
+        return white
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
         """Left and right image of frame `index` as they were recorded, and their camera.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dwarf_ros.estimators import Estimator
+from dwarf_ros.recordings.white_level import StreamWhiteLevel
 from dwarf_ros.ros.inputs import Received, decode
 from dwarf_ros.ros.log import ThrottledLog, one_line
 from dwarf_ros.ros.outputs import Estimate, Publishers
@@ -28,7 +29,7 @@ from dwarf_ros.ros.statistics import (
     Statistics,
 )
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
-from dwarf_ros.types import StereoFrame
+from dwarf_ros.types import StereoFrame, as_rgb8
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,7 @@ class Worker:
         self._log = log
         self._mailbox = Mailbox()
         self._thread: threading.Thread | None = None
+        self._white_level = StreamWhiteLevel()
         self._decoded: tuple[StereoPair[Received], StereoFrame] | None = None
         # Image sizes that the estimator should be, and is, prepared for.
         self._wanted: WarmUp | None = None
@@ -234,9 +236,11 @@ class Worker:
     def _decode(self, pair: StereoPair[Received]) -> StereoFrame:
         if self._decoded is not None and self._decoded[0] is pair:
             return self._decoded[1]
+        left, right = decode(pair.left), decode(pair.right)
+        white = self._white_level.of(left, right)
         return StereoFrame(
-            decode(pair.left),
-            decode(pair.right),
+            as_rgb8(left, white=white),
+            as_rgb8(right, white=white),
             stamp=pair.stamp,
             camera=pair.camera,
             frame_id=pair.left.message.header.frame_id,

@@ -11,6 +11,7 @@ import numpy as np
 from dwarf_ros.recordings.bag.frames import decode_image
 from dwarf_ros.recordings.bag.storage import MessageKey, Storage, header_stamp
 from dwarf_ros.recordings.scene_flow_messages import SCENE_FLOW_TYPE, scene_flow_from_message
+from dwarf_ros.recordings.white_level import white_level
 from dwarf_ros.types import InputError, SceneFlow, as_rgb8
 
 ESTIMATE_TOPIC = "estimate"
@@ -77,7 +78,8 @@ class RecordedEstimates:
         topics = (image, f"{image}/compressed")
         for topic, _, message in self._storage.messages(topics, log_time - _LATEST, log_time + 1):
             if header_stamp(message) == stamp:
-                return as_rgb8(decode_image(message, f"{self.path}: {topic}"))
+                left = decode_image(message, f"{self.path}: {topic}")
+                return as_rgb8(left, white=white_level([left]))
         return None
 
 

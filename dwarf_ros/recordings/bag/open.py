@@ -48,4 +48,5 @@ def open_bag(
         poses=frames.poses,
         files=None,
         _reader=BagFrameReader(storage, frames),
+        topics=info.stereo.base_names if info.stereo is not None else None,
     )

@@ -31,6 +31,12 @@ class StereoTopics:
             self.right_camera_info,
         )
 
+    @property
+    def base_names(self) -> tuple[str, str, str, str]:
+        """As `names`, the images' without /compressed, which image_transport adds."""
+        left, right = (name.removesuffix("/compressed") for name in self.names[:2])
+        return left, right, self.left_camera_info, self.right_camera_info
+
 
 def namespace_prefix(namespace: str) -> str:
     """What to put before "/left/image_rect"."""
