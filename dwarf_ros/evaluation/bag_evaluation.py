@@ -6,6 +6,7 @@ frame of its pair. Figures are pooled over all pixels of all pairs, and the memo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,8 @@ from dwarf_ros.recordings.truth import TruthFolder, open_truth
 from dwarf_ros.samples import Maps, SampleTruth, make_sample
 from dwarf_ros.types import InputError, SceneFlow
 from dwarf_ros.workers import check_workers, map_over
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -280,6 +283,8 @@ class RecordingEvaluation:
         truths: pairs that have ground truth.
         live: None offline.
         odometry: of the longest run of pairs; None without poses.
+        unread: pairs that were left out because a frame of theirs cannot be read.
+        unread_reason: why the first of these cannot, "" if all can.
     """
 
     source: str
@@ -292,6 +297,8 @@ class RecordingEvaluation:
     truths: int = 0
     live: LiveFigures | None = None
     odometry: Odometry | None = None
+    unread: int = 0
+    unread_reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -319,10 +326,15 @@ class _Task:
     answers: Answers | None
 
 
-def _evaluate_pair(task: _Task, pair: tuple[int, int]) -> tuple[PairErrors, np.ndarray | None]:
-    """Errors of a pair, and the camera's motion by its estimate."""
+def _evaluate_pair(
+    task: _Task, pair: tuple[int, int]
+) -> tuple[PairErrors, np.ndarray | None] | str:
+    """Errors of a pair, and the camera's motion by its estimate; or why a frame cannot be read."""
     estimator = load_once(task.choice)
-    reference, other = (task.recording[index] for index in pair)
+    try:
+        reference, other = (task.recording[index] for index in pair)
+    except InputError as error:
+        return str(error)
     offline = estimator.estimate(reference, other)
     answer = offline if task.answers is None else task.answers(pair[0])
     if answer.disparity.shape != reference.left.shape[:2]:
@@ -434,17 +446,26 @@ def evaluate_recording(
     total = PairErrors()
     judged: list[PairFigures] = []
     motions = []
+    unread: list[str] = []
     with show_progress("pairs") as report:
         report(0, len(chosen))
         results = map_over(
             partial(_evaluate_pair, task), chosen, workers, use_gpu=choice.weights is not None
         )
-        for pair, (errors, motion) in zip(chosen, results, strict=True):
+        for number, (pair, result) in enumerate(zip(chosen, results, strict=True), start=1):
+            report(number, len(chosen))
+            if isinstance(result, str):
+                unread.append(result)
+                continue
+            errors, motion = result
             total += errors
             motions.append(motion)
             stamp = recording.stamps[pair[0]]
             judged.append(PairFigures(*pair, stamp, figures_of(errors)))
-            report(len(judged), len(chosen))
+    if unread and not judged:
+        raise InputError(unread[0])
+    if unread:
+        _log.warning("%d of %d pairs cannot be read: %s", len(unread), len(chosen), unread[0])
     poses = recording.poses
     return RecordingEvaluation(
         source=str(source),
@@ -454,8 +475,10 @@ def evaluate_recording(
         pairs=judged,
         summary=figures_of(total),
         posed=recording.poses is not None,
-        truths=0 if truth is None else sum(pair[0] in truth.names for pair in chosen),
+        truths=0 if truth is None else sum(pair.frame in truth.names for pair in judged),
         odometry=None
-        if poses is None or not chosen
-        else recording_odometry(chosen, motions, poses),
+        if poses is None or not judged
+        else recording_odometry([(pair.frame, pair.other) for pair in judged], motions, poses),
+        unread=len(unread),
+        unread_reason=unread[0] if unread else "",
     )

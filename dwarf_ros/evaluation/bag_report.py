@@ -111,7 +111,7 @@ def write_evaluation(
     """
     document = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
     write_atomically(out / "evaluation.json", document.encode())
-    write_atomically(out / "frames.csv", _csv(evaluation).encode())
+    write_atomically(out / "frames.csv", _csv(evaluation).encode(errors="replace"))
     recording = open_recording(Path(evaluation.source))
 
     def pictures(pair: PairFigures) -> list[Picture]:
@@ -362,6 +362,10 @@ def _notes(evaluation: RecordingEvaluation) -> list[str]:
         notes.append(
             "Odometry: the ego-motions of the longest run of pairs against the poses. Over 100 to 800 m: mean over segments, as KITTI's "
             "odometry benchmark; absolute trajectory error: root mean square after rigid alignment."
+        )
+    if evaluation.unread:
+        notes.append(
+            f"{evaluation.unread} pairs are left out because a frame cannot be read: {evaluation.unread_reason}"
         )
     if evaluation.truths:
         notes.append(

@@ -12,7 +12,6 @@ import numpy as np
 from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.bag_evaluation import (
     LiveFigures,
-    PairFigures,
     RecordingEvaluation,
     evaluate_recording,
 )
@@ -118,10 +117,11 @@ def evaluate_run(
         latency_median_ms=float(np.median(latencies)),
         latency_p95_ms=float(np.percentile(latencies, 95)),
     )
-    pairs: list[PairFigures] = [
-        replace(pair, latency_ms=latency)
-        for pair, latency in zip(evaluation.pairs, latencies, strict=True)
-    ]
+    of_frame = {
+        estimate.reference.index: latency
+        for estimate, latency in zip(live_estimates, latencies, strict=True)
+    }
+    pairs = [replace(pair, latency_ms=of_frame[pair.frame]) for pair in evaluation.pairs]
     return replace(evaluation, pairs=pairs, live=live)
 
 

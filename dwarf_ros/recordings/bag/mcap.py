@@ -117,9 +117,9 @@ class McapFile:
             while pending and pending[0][0] <= block.start:
                 log_time, _, channel, data = heapq.heappop(pending)
                 yield log_time, channel, data
-            for channel, log_time, data in self._messages_of(block):
+            for channel, log_time, body in self._messages_of(block):
                 if channel in channels and start <= log_time < stop:
-                    heapq.heappush(pending, (log_time, next(order), channel, bytes(data)))
+                    heapq.heappush(pending, (log_time, next(order), channel, bytes(body)))
         while pending:
             log_time, _, channel, data = heapq.heappop(pending)
             yield log_time, channel, data
@@ -128,7 +128,7 @@ class McapFile:
         try:
             content = self._read(block.offset, block.length)
             records = self._chunk(content) if block.is_chunk else content
-            for opcode, _, body in _records(records):
+            for opcode, body in _records(records):
                 if opcode == _MESSAGE:
                     yield _message(body)
         except _Damaged as error:
@@ -158,15 +158,14 @@ class McapFile:
         try:
             if not len(_MAGIC) <= start < end or end - start > _LARGEST_SUMMARY:
                 raise _Damaged("place of the summary is wrong")
-            for opcode, _, body in _records(self._read(start, end - start)):
+            for opcode, body in _records(self._read(start, end - start)):
                 if opcode in (_SCHEMA, _CHANNEL):
                     self._define(opcode, body)
                 elif opcode == _CHUNK_INDEX:
-                    block = _Block(*struct.unpack_from("<QQQQ", body), is_chunk=True)
-                    if block.offset + block.length > start or not _is_span(block.start, block.end):
+                    first, last, offset, length = struct.unpack_from("<QQQQ", body)
+                    if offset + length > start or length < 9 or not first <= last < _LAST_TIME:
                         raise _Damaged("place of a chunk is wrong")
-                    block.offset, block.length = block.offset + 9, block.length - 9
-                    self._blocks.append(block)
+                    self._blocks.append(_Block(first, last, offset + 9, length - 9, is_chunk=True))
                 elif opcode == _STATISTICS:
                     total, chunks = struct.unpack_from("<Q18xI", body)
                     size = struct.unpack_from("<I", body, 42)[0]
@@ -222,7 +221,7 @@ class McapFile:
     def _scan_chunk(self, offset: int, length: int) -> None:
         times = []
         try:
-            for opcode, _, body in _records(self._chunk(self._read(offset, length))):
+            for opcode, body in _records(self._chunk(self._read(offset, length))):
                 if opcode in (_SCHEMA, _CHANNEL):
                     self._define(opcode, body)
                 elif opcode == _MESSAGE:
@@ -273,12 +272,8 @@ class McapFile:
         )
 
 
-def _is_span(start: int, end: int) -> bool:
-    return start <= end < _LAST_TIME
-
-
-def _records(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Opcode, place and content of each record."""
+def _records(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Opcode and content of each record."""
     position = 0
     while position < len(data):
         if position + 9 > len(data):
@@ -287,7 +282,7 @@ def _records(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         position += 9
         if length > len(data) - position:
             raise _Damaged("end of data")
-        yield opcode, position, data[position : position + length]
+        yield opcode, data[position : position + length]
         position += length
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ def open_bag(
     if frames is None:
         raise InputError(f"{bag}: {'; '.join((info.problems[0], *storage.damage[:1]))}")
     for line in (*info.unused, *storage.damage):
-        _log.warning("%s: %s", bag, line)
+        _warn_once(f"{bag}: {line}")
     return Recording(
         path=Path(bag),
         names=[f"{index:06d}" for index in range(len(frames.stamps))],
@@ -50,3 +51,8 @@ def open_bag(
         _reader=BagFrameReader(storage, frames),
         topics=info.stereo.base_names if info.stereo is not None else None,
     )
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    _log.warning(line)

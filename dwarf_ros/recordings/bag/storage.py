@@ -312,15 +312,11 @@ def _paths_of(path: Path) -> tuple[list[Path], list[str]]:
     if not path.exists():
         raise InputError(f"{path}: no such bag, expected a rosbag2 folder, .mcap or .db3 file")
     if not is_bag(path):
-        files = " and .mcap or .db3 files in it" if path.is_dir() else ""
-        raise InputError(
-            f"{path}: not a bag, expected a rosbag2 folder, .mcap or .db3 file"
-            if not files
-            else f"{path}: not a bag, expected a rosbag2 folder with metadata.yaml{files}"
-        )
+        raise InputError(f"{path}: not a bag, expected a rosbag2 folder, .mcap or .db3 file")
     if not path.is_dir():
         return [path], []
-    files, damage = storage_files(path), []
+    files = storage_files(path)
+    damage: list[str] = []
     metadata = path / "metadata.yaml"
     if metadata.is_file():
         names = _listed_files(metadata)
