@@ -34,7 +34,7 @@ from dwarf_ros.ros.log import ThrottledLog
 from dwarf_ros.ros.messages import ns_from_stamp
 from dwarf_ros.ros.parameters import QOS_OVERRIDES
 from dwarf_ros.ros.statistics import Statistics, listed
-from dwarf_ros.ros.synchronizer import ConsecutivePairs, Synchronizer
+from dwarf_ros.ros.synchronizer import TIME_JUMP, ConsecutivePairs, Synchronizer
 from dwarf_ros.types import InputError, StereoCamera
 
 LEFT, RIGHT = "left/image_rect", "right/image_rect"
@@ -57,6 +57,10 @@ _INFO_QOS = (
     ),
 )
 _ADAPT_PERIOD_S = 0.5
+# From the discovery of a publisher to its first message, at most.
+_SETTLING_S = 3.0
+# Topics that are named where an input has no publisher.
+_LISTED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +126,8 @@ class Inputs:
         self._drops_seen: Counter[str] = Counter(drops)
         self._infos: dict[str, CameraInfo] = {}
         self._received_s: dict[str, float] = {}
+        # When a publisher of each topic was first seen.
+        self._published_s: dict[str, float] = {}
         self._incompatible: dict[str, str] = {}
         self._subscribers: dict[str, Any] = {}
         # Index in _INFO_QOS.
@@ -141,10 +147,15 @@ class Inputs:
         self._subscribers.clear()
 
     def adapt(self) -> None:
-        """Subscribe to camera_info with the quality of service that its publishers offer; call it often."""
+        """Note which topics have publishers, and subscribe to camera_info with the quality that they offer; call it often."""
         if time.monotonic() - self._adapted_s < _ADAPT_PERIOD_S:
             return
         self._adapted_s = time.monotonic()
+        for topic, name in self.names.items():
+            if self._node.count_publishers(name) == 0:
+                self._published_s.pop(topic, None)
+            else:
+                self._published_s.setdefault(topic, self._adapted_s)
         for topic, level in self._info_qos.items():
             name = self.names[topic]
             offered = [p.qos_profile for p in self._node.get_publishers_info_by_topic(name)]
@@ -197,14 +208,49 @@ class Inputs:
         name = self.names[topic]
         publishers = self._node.count_publishers(name)
         if publishers == 0:
-            return f"{name} (no publisher)"
+            found = self._elsewhere(topic)
+            return f"{name} (no publisher{'; found ' + ', '.join(found) if found else ''})"
         if topic in self._incompatible:
             policy = self._incompatible[topic]
             return f"{name} ({publishers} publisher(s), QoS does not match: {policy})"
         if topic in self._received_s:
             silent_s = time.monotonic() - self._received_s[topic]
             return f"{name} ({publishers} publisher(s), silent for {silent_s:.0f} s)"
+        if self._is_new(topic):
+            return f"{name} ({publishers} publisher(s), nothing sent yet)"
         return f"{name} ({publishers} publisher(s), check QoS)"
+
+    def is_settling(self) -> bool:
+        """Whether a silent topic has had a publisher for too short a time to expect a message."""
+        return any(
+            self._is_silent(topic)
+            and self._is_new(topic)
+            and self._node.count_publishers(self.names[topic]) > 0
+            for topic in INPUT_TOPICS
+        )
+
+    def _is_new(self, topic: str) -> bool:
+        """Whether nothing has arrived yet, and the publisher appeared a moment ago."""
+        now_s = time.monotonic()
+        seen_s = self._published_s.get(topic, now_s)
+        return topic not in self._received_s and now_s - seen_s < _SETTLING_S
+
+    def _elsewhere(self, topic: str) -> list[str]:
+        """Topics of the right type that others publish under another name, the most similar first."""
+        node = self._node
+        types = {"sensor_msgs/msg/CameraInfo"}
+        if INPUT_TOPICS[topic] is Image:
+            types = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
+        own = node.get_publisher_names_and_types_by_node(node.get_name(), node.get_namespace())
+        known = {*self.names.values(), *(name for name, _ in own)}
+        found = [
+            name
+            for name, kinds in node.get_topic_names_and_types()
+            if types & set(kinds) and name not in known and node.count_publishers(name)
+        ]
+        side = topic.split("/")[0]
+        found.sort(key=lambda name: (f"/{topic}" not in name, side not in name, name))
+        return found[:_LISTED]
 
     def _parameter(self, name: str) -> Any:
         return self._node.get_parameter(name).value
@@ -264,7 +310,9 @@ class Inputs:
         add = synchronizer.add_left if topic == LEFT else synchronizer.add_right
         pairs = add(ns_from_stamp(message.header.stamp), size, Received(message, name, now_s))
         while synchronizer.notices:
-            self._log.warn(*synchronizer.notices.popleft())
+            cause, line = synchronizer.notices.popleft()
+            # Time jumps back at every turn of a recording that is played in a loop.
+            (self._log.info if cause == TIME_JUMP else self._log.warn)(cause, line)
         if pairs is not None:
             self._on_pairs(pairs, now_s)
 

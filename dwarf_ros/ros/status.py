@@ -65,7 +65,7 @@ class Status:
             worker: None while the node is not configured.
         """
         level, kind, message = self._assess(inputs, worker)
-        if kind == "stalled":
+        if kind == "stalled" and inputs is not None and not inputs.is_settling():
             self._log.warn("input", message)
         elif kind == "dead":
             self._log.error("worker", message)

@@ -302,13 +302,51 @@ def test_a_signal_while_it_waits_ends_it(drive, start, number):
     assert err == ""
 
 
-def test_a_broken_frame_ends_the_play_with_its_name(drive, ros_environment, tmp_path):
+def test_a_damaged_frame_is_left_out_and_counted(drive, ros_environment, tmp_path, caplog, capfd):
     file = drive / "right" / "000002.png"
     file.write_bytes(file.read_bytes()[:-20])
     log = tmp_path / "log.jsonl"
-    with pytest.raises(InputError, match=r"right/000002\.png"):
-        play(drive, rate_hz=100.0, wait_s=0.0, log=log)
-    assert [json.loads(line)["index"] for line in log.read_text().splitlines()] == [0, 1]
+    assert play(drive, rate_hz=100.0, wait_s=0.0, log=log) == 0
+    assert [json.loads(line)["index"] for line in log.read_text().splitlines()] == [0, 1, 3]
+    assert "played 3 frames" in (out := capfd.readouterr().out)
+    assert "; 1 frames cannot be read" in out
+    (warning,) = (r.message for r in caplog.records if "left out" in r.message)
+    assert "frame 2 is left out: " in warning
+    assert "right/000002.png: " in warning
+    for file in (drive / "right").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(InputError, match="none of its 4 frames can be read"):
+        play(drive, rate_hz=100.0, wait_s=0.0)
+
+
+def test_a_full_disk_ends_the_play_in_one_line(drive, ros_environment):
+    with pytest.raises(InputError, match="^log: /dev/full: No space left on device, expected"):
+        play(drive, rate_hz=100.0, wait_s=0.0, log=Path("/dev/full"))
+
+
+def test_a_bag_keeps_its_topics_unless_they_are_renamed(drive, tmp_path, start, listen):
+    create_bag(open_recording(drive), tmp_path / "bag", namespace="stereo")
+    for options, names in (
+        ({}, "/stereo/left/image_rect and /stereo/right/image_rect"),
+        ({"namespace": "/stereo"}, "/stereo/left/image_rect and /stereo/right/image_rect"),
+        (
+            {"ros_arguments": ["--ros-args", "-r", "/stereo/left/image_rect:=/front"]},
+            "/front and /stereo/right/image_rect",
+        ),
+        (
+            {
+                "remap": {
+                    "left/image_rect": "/stereo/left/image_rect",
+                    "right/image_rect": "/stereo/right/image_rect",
+                }
+            },
+            "/left/image_rect and /right/image_rect",
+        ),
+    ):
+        process = start(tmp_path / "bag", wait_s=0.1, rate_hz=100.0, **options)
+        out, err = process.communicate(timeout=30)
+        assert f"for a subscriber to {names}\n" in err
+        assert out.startswith("played 4 frames")
 
 
 @pytest.mark.parametrize(

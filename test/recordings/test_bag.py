@@ -6,10 +6,9 @@ import io
 import pickle
 import shutil
 import sqlite3
-import struct
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,26 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from bag_fixtures import (
+    CAMERA,
+    MS,
+    STAMPS,
+    START,
+    STORAGES,
+    STORE,
+    TOPICS,
+    S,
+    Source,
+    camera_info,
+    compressed,
+    image,
+    recording,
+    write_bag,
+    write_mcap,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from dwarf_ros.formats import write_image
 from dwarf_ros.recordings import open_recording
@@ -32,41 +47,6 @@ from dwarf_ros.recordings.bag.storage import is_bag
 from dwarf_ros.recordings.bag.transforms import quaternion_of, rotation_of
 from dwarf_ros.recordings.bag.write import create_bag
 from dwarf_ros.types import InputError, StereoCamera
-
-STORE = get_typestore(Stores.ROS2_JAZZY)
-CAMERA = StereoCamera(
-    fx=30.0, fy=31.0, cx=15.5, cy=9.5, cx_right=16.25, baseline=0.3, width=32, height=20
-)
-MS = 1_000_000
-S = 1_000_000_000
-START = 1_700_000_000 * S
-STORAGES = ("mcap", "sqlite3")
-TOPICS = ("left/image_rect", "right/image_rect", "left/camera_info", "right/camera_info")
-
-
-@dataclass
-class Source:
-    """Frames of noise."""
-
-    kind: str = "rgb8"
-    count: int = 5
-    camera: StereoCamera = CAMERA
-    first: int = START
-    poses: np.ndarray | None = None
-    frame_id: str = "eye"
-
-    @property
-    def stamps(self) -> list[int]:
-        return [self.first + 100 * MS * i for i in range(self.count)]
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
-        dtype = np.uint16 if self.kind.endswith("16") else np.uint8
-        shape = (2, self.camera.height, self.camera.width, 3)[: 4 if "rgb" in self.kind else 3]
-        left, right = np.random.default_rng(index).integers(0, np.iinfo(dtype).max, shape, dtype)
-        return left, right, self.camera
 
 
 def poses(count: int) -> np.ndarray:
@@ -118,9 +98,9 @@ def test_color_of_16_bits_becomes_8(tmp_path):
     create_bag(Source("rgb16"), tmp_path / "bag")
     left, right, _ = open_bag(tmp_path / "bag").read(1)
     expected = Source("rgb16").read(1)
-    for image, wide in zip((left, right), expected[:2], strict=True):
-        assert image.dtype == np.uint8
-        assert np.abs(image.astype(float) - wide / 257.0).max() <= 0.5
+    for pixels, wide in zip((left, right), expected[:2], strict=True):
+        assert pixels.dtype == np.uint8
+        assert np.abs(pixels.astype(float) - wide / 257.0).max() <= 0.5
 
 
 def test_times_without_a_date_do_not_start_at_zero(tmp_path):
@@ -347,68 +327,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert len(open_bag(tmp_path / "bag#1")) == 5
 
 
-def header(stamp: int, frame_id: str = "eye") -> Any:
-    time = STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp, S))
-    return STORE.types["std_msgs/msg/Header"](time, frame_id)
-
-
-def image(
-    stamp: int, pixels: np.ndarray | None = None, encoding: str = "mono8", **fields: Any
-) -> Any:
-    if pixels is None:
-        pixels = np.full((20, 32), stamp // MS % 251, np.uint8)
-    values = {
-        "header": header(stamp),
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "encoding": encoding,
-        "is_bigendian": 0,
-        "step": pixels[0].nbytes,
-        "data": np.frombuffer(pixels.tobytes(), np.uint8),
-    }
-    return STORE.types["sensor_msgs/msg/Image"](**{**values, **fields})
-
-
-def camera_info(stamp: int, offset: float, width: int = 32) -> Any:
-    roi = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    p = np.array([30.0, 0, 16, offset, 0, 30, 10, 0, 0, 0, 1, 0])
-    return STORE.types["sensor_msgs/msg/CameraInfo"](
-        header(stamp), 20, width, "plumb_bob", np.zeros(5), p[:9], p[:9], p, 0, 0, roi
-    )
-
-
-def write_bag(path: Path, messages: list[tuple[str, int, Any]], storage: str = "mcap") -> Path:
-    """A bag of topics, log times in ns and messages, as any recorder might have made it."""
-    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
-    with Writer(path, version=8, storage_plugin=plugin) as writer:
-        connections: dict[str, Any] = {}
-        for topic, log_time, message in messages:
-            kind = message.__msgtype__
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
-            writer.write(connections[topic], log_time, STORE.serialize_cdr(message, kind))
-    return path
-
-
-def recording(
-    stamps: list[int], late: int = 0, prefix: str = "", delay: int = 5 * MS
-) -> list[tuple[str, int, Any]]:
-    """Messages of a stereo camera; the right images' stamps are late by some ns, all are logged after a delay."""
-    messages = []
-    for number, stamp in enumerate(stamps):
-        log_time = START + 100 * MS * number + delay
-        messages += [
-            (f"{prefix}/left/camera_info", log_time, camera_info(stamp, 0.0)),
-            (f"{prefix}/right/camera_info", log_time, camera_info(stamp + late, -9.0)),
-            (f"{prefix}/left/image_rect", log_time, image(stamp)),
-            (f"{prefix}/right/image_rect", log_time + MS, image(stamp + late)),
-        ]
-    return messages
-
-
-STAMPS = [START + 100 * MS * i for i in range(6)]
-
-
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_recording_of_another_maker_is_read(tmp_path, storage):
     path = write_bag(tmp_path / "bag", recording(STAMPS, late=3 * MS), storage)
@@ -484,13 +402,6 @@ def test_encodings_are_those_of_the_live_node(tmp_path, encoding):
     assert left.dtype == expected.dtype
     np.testing.assert_array_equal(left, expected)
     np.testing.assert_array_equal(right, expected)
-
-
-def compressed(stamp: int, pixels: np.ndarray, kind: str = "png", encoding: str = "bgr8") -> Any:
-    data = cv2.imencode(f".{kind}", pixels)[1].reshape(-1)
-    return STORE.types["sensor_msgs/msg/CompressedImage"](
-        header(stamp), f"{encoding}; {kind} compressed {encoding}", data
-    )
 
 
 def test_compressed_images_are_read_but_not_for_the_node(tmp_path):
@@ -707,38 +618,11 @@ def test_threads_and_copies_read_the_same(tmp_path, storage):
     assert_same_frames(pickle.loads(pickle.dumps(bag)), source)
 
 
-def write_without_index(path: Path, messages: list[tuple[str, int, Any]]) -> Path:
-    """An .mcap file without chunks, as `ros2 bag record --storage-preset-profile fastwrite` makes them."""
-    topics = {topic: message.__msgtype__ for topic, _, message in messages}
-    channels = list(topics)
-    with path.open("wb") as file:
-        file.write(b"\x89MCAP0\r\n")
-
-        def record(opcode: int, *parts: bytes) -> None:
-            data = b"".join(parts)
-            file.write(struct.pack("<BQ", opcode, len(data)) + data)
-
-        def text(value: str) -> bytes:
-            return struct.pack("<I", len(value.encode())) + value.encode()
-
-        record(1, text("ros2"), text(""))
-        for number, (topic, kind) in enumerate(topics.items(), start=1):
-            definition = STORE.generate_msgdef(kind, ros_version=2)[0]
-            record(3, struct.pack("<H", number), text(kind), text("ros2msg"), text(definition))
-            record(4, struct.pack("<HH", number, number), text(topic), text("cdr"), text(""))
-        for topic, log_time, message in messages:
-            raw = bytes(STORE.serialize_cdr(message, message.__msgtype__))
-            number = channels.index(topic) + 1
-            record(5, struct.pack("<HIQQ", number, 0, log_time, log_time), raw)
-        record(15, bytes(4))
-        record(2, bytes(20))
-        file.write(b"\x89MCAP0\r\n")
-    return path
-
-
 def test_a_file_without_an_index_is_not_read_again_for_each_frame(tmp_path, monkeypatch):
     stamps = [START + 100 * MS * i for i in range(30)]
-    path = write_without_index(tmp_path / "bag.mcap", recording(stamps, late=2 * MS))
+    path = write_mcap(
+        tmp_path / "bag.mcap", recording(stamps, late=2 * MS), per_chunk=0, summary=False
+    )
     bag = open_recording(path)
     assert bag.stamps == stamps
     scans = []

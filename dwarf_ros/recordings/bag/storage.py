@@ -36,6 +36,7 @@ _STORAGE_SUFFIXES = (".mcap", ".db3")
 _COMPRESSED_SUFFIX = ".zstd"
 _COMPRESSED_MESSAGE = b"\x28\xb5\x2f\xfd"
 _LARGEST_METADATA = 1 << 24
+_BLOCK = 1 << 20
 
 _File: TypeAlias = McapFile | SqliteFile
 
@@ -287,24 +288,29 @@ def _open_file(path: Path, damage: list[str]) -> _File:
             whole = Path(folder) / path.name.removesuffix(_COMPRESSED_SUFFIX)
             if not _decompress_file(path, whole):
                 damage.append(f"{path.name}: its compressed data ends early; what is whole is read")
-            return _open_file(whole, damage)
+            try:
+                return _open_file(whole, damage)
+            except InputError as error:
+                raise InputError(str(error).replace(str(whole), str(path))) from None
     return McapFile(path) if path.name.endswith(".mcap") else SqliteFile(path)
 
 
 def _decompress_file(source: Path, target: Path) -> bool:
-    """Decompress a file; whether all of it is there."""
+    """Decompress a file as far as it goes; whether all of it is there."""
+    decompressor = zstd().ZstdDecompressor()
     try:
-        with zstd().open(source, "rb") as stream, target.open("wb") as out:
-            try:
-                while block := stream.read(1 << 20):
-                    out.write(block)
-            except EOFError:
-                return False
+        with source.open("rb") as stream, target.open("wb") as out:
+            while data := stream.read(_BLOCK):
+                while data or not decompressor.needs_input:
+                    if decompressor.eof:
+                        decompressor = zstd().ZstdDecompressor()
+                    out.write(decompressor.decompress(data, max_length=_BLOCK))
+                    data = decompressor.unused_data if decompressor.eof else b""
     except zstd().ZstdError as error:
         raise InputError(
             f"{source}: {error}, expected a file that `zstd -d` can decompress"
         ) from None
-    return True
+    return decompressor.eof
 
 
 def _paths_of(path: Path) -> tuple[list[Path], list[str]]:
