@@ -320,7 +320,7 @@ def test_a_damaged_frame_is_left_out_and_counted(drive, ros_environment, tmp_pat
 
 
 def test_a_full_disk_ends_the_play_in_one_line(drive, ros_environment):
-    with pytest.raises(InputError, match="^log: /dev/full: No space left on device, expected"):
+    with pytest.raises(InputError, match=r"^log: /dev/full: No space left on device, expected"):
         play(drive, rate_hz=100.0, wait_s=0.0, log=Path("/dev/full"))
 
 
