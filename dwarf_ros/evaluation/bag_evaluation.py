@@ -326,9 +326,10 @@ class _Task:
     answers: Answers | None
 
 
-def _evaluate_pair(
-    task: _Task, pair: tuple[int, int]
-) -> tuple[PairErrors, np.ndarray | None] | str:
+_Result = tuple[PairErrors, np.ndarray | None] | str
+
+
+def _evaluate_pair(task: _Task, pair: tuple[int, int]) -> _Result:
     """Errors of a pair, and the camera's motion by its estimate; or why a frame cannot be read."""
     estimator = load_once(task.choice)
     try:
@@ -457,11 +458,9 @@ def evaluate_recording(
             if isinstance(result, str):
                 unread.append(result)
                 continue
-            errors, motion = result
-            total += errors
-            motions.append(motion)
-            stamp = recording.stamps[pair[0]]
-            judged.append(PairFigures(*pair, stamp, figures_of(errors)))
+            total += result[0]
+            motions.append(result[1])
+            judged.append(PairFigures(*pair, recording.stamps[pair[0]], figures_of(result[0])))
     if unread and not judged:
         raise InputError(unread[0])
     if unread:
