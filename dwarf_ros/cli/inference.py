@@ -44,6 +44,7 @@ def _infer(options: argparse.Namespace) -> int:
     from dwarf_ros.files import write_atomically
     from dwarf_ros.formats import read_image, write_image
     from dwarf_ros.motion.refined import load
+    from dwarf_ros.motion.tracking import Tracker
     from dwarf_ros.recordings.calibration import read_calibration
     from dwarf_ros.recordings.result_folder import ResultFolder, ego_motion_document
     from dwarf_ros.recordings.white_level import log_white_level, white_level
@@ -81,7 +82,11 @@ def _infer(options: argparse.Namespace) -> int:
         "disparity": disparity_color(scene_flow.disparity),
         "flow": flow_color(scene_flow.flow),
         "scene_flow": scene_flow_panel(
-            previous.left, scene_flow, paths[0].name, f"{estimator.name} on {estimator.engine}"
+            previous.left,
+            scene_flow,
+            paths[0].name,
+            f"{estimator.name} on {estimator.engine}",
+            objects=Tracker().update(scene_flow),
         ),
     }
     for picture, pixels in pictures.items():

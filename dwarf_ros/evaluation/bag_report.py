@@ -25,6 +25,7 @@ from dwarf_ros.evaluation.kitti.rules import MEASURES as KITTI_MEASURES
 from dwarf_ros.evaluation.odometry import Odometry
 from dwarf_ros.evaluation.report import Figure, Frame, Picture, Report, Table, Value, write_report
 from dwarf_ros.files import write_atomically
+from dwarf_ros.motion.tracking import Tracker
 from dwarf_ros.recordings import open_recording
 from dwarf_ros.types import InputError
 from dwarf_ros.visualization.panels import scene_flow_panel
@@ -119,7 +120,9 @@ def write_evaluation(
         answer = answers(pair.frame) if answers else estimate_pair(recording, choice, numbers)
         title = f"Frame {pair.frame} to {pair.other}"
         left = recording[pair.frame].left
-        return [Picture(title, scene_flow_panel(left, answer, title, "", _PICTURE_WIDTH))]
+        objects = Tracker().update(answer)
+        panel = scene_flow_panel(left, answer, title, "", _PICTURE_WIDTH, objects=objects)
+        return [Picture(title, panel)]
 
     write_report(out / "report.html", make_report(evaluation, pictures))
 

@@ -36,7 +36,9 @@ from dwarf_ros.recordings import Recording, open_recording
 from dwarf_ros.recordings.bag.estimates import Estimate
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.types import InputError, SceneFlow
-from dwarf_ros.visualization.panels import scene_flow_panel
+from dwarf_ros.viewing.motion import MotionHistory, with_motion
+from dwarf_ros.viewing.pictures import panel as panel_of
+from dwarf_ros.viewing.results import Result
 
 DRIVE_SEED = 4
 DRIVE_FRAMES = 20
@@ -158,17 +160,20 @@ def _show(recording: Recording, drive: ProceduralDrive | None, out: Path) -> int
     _print_summary(summary)
     document = {"frames": [asdict(frame) for frame in figures], "summary": summary}
     write_atomically(out / "figures.json", (json.dumps(document, indent=2) + "\n").encode())
-    for position in _spread(len(live), PICTURES):
-        number = live[position].reference.index
-        name = f"frame_{number:06d}.png"
-        panel = scene_flow_panel(
-            recording[number].left,
-            estimates[live[position].number].scene_flow,
-            f"Frame {number}",
-            f"{summary['estimator']} on {summary['engine']}, estimated after "
-            f"{figures[position].latency_ms:.0f} ms",
-            PICTURE_WIDTH,
+    history, shown = MotionHistory(), set(_spread(len(live), PICTURES))
+    for position, one in enumerate(live):
+        number, other = one.reference.index, one.other.index
+        scene_flow = estimates[one.number].scene_flow
+        scene_flow = with_motion(scene_flow, recording[number], recording[other])
+        by = f"{summary['estimator']} on {summary['engine']}"
+        latency = f"estimated after {figures[position].latency_ms:.0f} ms"
+        result = history.add(
+            Result(f"Frame {number}", scene_flow, recording[number].left, f"{by}, {latency}")
         )
+        if position not in shown:
+            continue
+        panel = panel_of(result, PICTURE_WIDTH)
+        name = f"frame_{number:06d}.png"
         _write_small_png(out / "pictures" / name, panel)
     _say(f"pictures are in {out / 'pictures'}, figures in {out / 'figures.json'}")
     enough = summary["answers"] > 0 and summary["share_percent"] >= 100 * REQUIRED_SHARE

@@ -13,8 +13,7 @@ from dwarf_ros.types import MOVING, MovingObject, SceneFlow
 from dwarf_ros.visualization.drawing import FAINT_INK, INK, PAPER, titled, write_text
 from dwarf_ros.visualization.legends import Key, symbol_legend
 from dwarf_ros.visualization.objects import (
-    camera_speed,
-    no_motion_reason,
+    camera_note,
     object_color,
     object_label,
 )
@@ -167,8 +166,6 @@ def seen_from_above(
             ("line", EGO_COLOR, f"path of the camera in {_AHEAD_S:g} s"),
         ]
     legend = symbol_legend(width, keys)
-    speed = camera_speed(scene_flow)
-    note = "no ego-motion" if speed is None else f"camera {speed:.1f} m/s"
     view = birds_eye_view(
         points,
         objects,
@@ -177,9 +174,11 @@ def seen_from_above(
         width=width,
         height=height - 28 - legend.shape[0],
     )
-    if speed is None:
-        reason = no_motion_reason(scene_flow.ego_motion)
-        write_text(view, f"no ego-motion: {reason}", width / 2, 20, anchor="center")
+    note = camera_note(scene_flow)
+    if path is None:
+        # There is more room than in the title.
+        write_text(view, note, width / 2, 20, anchor="center", background=PAPER)
+        note = ""
     return np.vstack([titled(view, "From above", note), legend])
 
 

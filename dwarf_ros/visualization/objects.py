@@ -120,12 +120,23 @@ def paint_motion_mask(left: np.ndarray, motion_mask: np.ndarray) -> np.ndarray:
 
 
 def motion_note(scene_flow: SceneFlow, objects: Sequence[MovingObject]) -> str:
-    """The camera's speed and the number of moving objects, or why they are unknown."""
+    """The camera's motion and the number of moving objects, as far as they are known."""
+    note = camera_note(scene_flow)
+    if camera_speed(scene_flow) is None:
+        return note
+    seen = sum(item.box is not None for item in objects)
+    return f"{note}, {seen or 'no'} moving object{'' if seen == 1 else 's'}"
+
+
+def camera_note(scene_flow: SceneFlow) -> str:
+    """The camera's speed over ground; its displacement if the time between the frames is unknown; or why there is none."""
+    ego_motion = scene_flow.ego_motion
+    if ego_motion is None or ego_motion.transform is None:
+        return f"no ego-motion: {no_motion_reason(ego_motion)}"
     speed = camera_speed(scene_flow)
     if speed is None:
-        return f"no ego-motion: {no_motion_reason(scene_flow.ego_motion)}"
-    seen = sum(item.box is not None for item in objects)
-    return f"camera {speed:.1f} m/s, {seen or 'no'} moving object{'' if seen == 1 else 's'}"
+        return f"camera moved {np.linalg.norm(ego_motion.transform[:3, 3]):.2f} m, time unknown"
+    return f"camera {speed:.1f} m/s"
 
 
 def no_motion_reason(ego_motion: EgoMotion | None) -> str:

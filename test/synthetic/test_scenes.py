@@ -96,7 +96,12 @@ def test_what_stands_moves_as_the_camera_says():
         still = (truth.objects == 0) & np.isfinite(truth.occ.flow[..., 0])
         valid = still & np.isfinite(truth.occ.disparity) & np.isfinite(truth.occ.disparity_next)
         scene_flow = SceneFlow(
-            truth.occ.disparity, truth.occ.disparity_next, truth.occ.flow, valid, camera=camera
+            truth.occ.disparity,
+            truth.occ.disparity_next,
+            truth.occ.flow,
+            valid,
+            dt=0.1,
+            camera=camera,
         )
         motion = estimate_ego_motion(scene_flow).transform
         flow, disparity_next = rigid_scene_flow(truth.occ.disparity, camera, motion)

@@ -73,3 +73,4 @@ def test_the_note_has_the_speed_or_the_reason(scene, moving_object):
     unknown = replace(scene_flow, ego_motion=EgoMotion(reason="too little texture"))
     assert motion_note(unknown, []) == "no ego-motion: too little texture"
     assert camera_speed(scene(0.0)) is None
+    assert motion_note(scene(0.0), []) == "camera moved 0.30 m, time unknown"
