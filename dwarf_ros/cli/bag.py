@@ -21,13 +21,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_create(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "create",
-        _create,
-        "write a bag from a folder of stereo images",
-        "dwarf bag create data/sequence out/bag",
-    )
+    parser = add_command(commands, "create", _create)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with stereo images")
     parser.add_argument("out", type=Path, metavar="OUT", help="bag to write")
     parser.add_argument(
@@ -39,6 +33,10 @@ def _add_create(commands: Commands) -> None:
 
 
 def _create(options: argparse.Namespace) -> int:
+    """Write a bag from a folder of stereo images.
+
+    Example: dwarf bag create data/sequence out/bag
+    """
     from dwarf_ros.progress import show_progress
     from dwarf_ros.recordings import open_recording
     from dwarf_ros.recordings.bag.write import create_bag
@@ -51,18 +49,16 @@ def _create(options: argparse.Namespace) -> int:
 
 
 def _add_info(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "info",
-        _info,
-        "show what a bag contains, and whether the node can use it",
-        "dwarf bag info recording.mcap",
-    )
+    parser = add_command(commands, "info", _info)
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder, .mcap or .db3 file")
     shared.add_topic_options(parser)
 
 
 def _info(options: argparse.Namespace) -> int:
+    """Show what a bag contains, and whether the node can use it.
+
+    Example: dwarf bag info recording.mcap
+    """
     from dwarf_ros.recordings.bag.info import bag_info, print_bag_info
 
     print_bag_info(bag_info(options.bag, options.namespace, shared.remapped_topics(options)))
@@ -70,13 +66,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "evaluate",
-        _evaluate,
-        "estimate every pair of frames of a recording and report how consistent the estimates are",
-        "dwarf bag evaluate recording.mcap --out out/evaluation",
-    )
+    parser = add_command(commands, "evaluate", _evaluate)
     parser.add_argument("bag", type=Path, metavar="BAG", help="bag, or folder with stereo images")
     shared.add_out_option(parser)
     parser.add_argument(
@@ -94,19 +84,16 @@ def _add_evaluate(commands: Commands) -> None:
         metavar="DIR",
         help="evaluate what replay.launch.py recorded there",
     )
-    parser.add_argument(
-        "--rate",
-        dest="rate_hz",
-        type=float,
-        default=2.0,
-        metavar="HZ",
-        help="frames per second with --live (default: 2)",
-    )
+    shared.add_rate_option(parser, "frames per second with --live (default: 2)", default=2.0)
     shared.add_estimator_options(parser)
     shared.add_workers_option(parser)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    """Estimate every pair of frames of a recording and report how consistent the estimates are.
+
+    Example: dwarf bag evaluate recording.mcap --out out/evaluation
+    """
     from dwarf_ros.evaluation.bag_report import evaluate_bag, print_evaluation
 
     bag, out, choice = options.bag, options.out, shared.choose(options)

@@ -18,13 +18,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_infer(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "infer",
-        _infer,
-        "estimate disparity and optical flow from two stereo frames",
-        "dwarf infer left_0.png right_0.png left_1.png right_1.png --calib calib.txt --out out",
-    )
+    parser = add_command(commands, "infer", _infer)
     for image in ("left_t0", "right_t0", "left_t1", "right_t1"):
         parser.add_argument(image, type=Path, metavar=image.upper(), help="rectified image file")
     shared.add_out_option(parser)
@@ -38,6 +32,10 @@ def _add_infer(commands: Commands) -> None:
 
 
 def _infer(options: argparse.Namespace) -> int:
+    """Estimate disparity and optical flow from two stereo frames.
+
+    Example: dwarf infer left_0.png right_0.png left_1.png right_1.png --calib calib.txt --out out
+    """
     import json
     from dataclasses import replace
 
@@ -106,13 +104,7 @@ def _infer(options: argparse.Namespace) -> int:
 
 
 def _add_predict(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "predict",
-        _predict,
-        "estimate the scene flow of a data set, in the format of a KITTI submission",
-        "dwarf predict kitti2015 data/kitti2015 --split testing --out out/kitti2015",
-    )
+    parser = add_command(commands, "predict", _predict)
     parser.add_argument(
         "dataset", metavar="DATASET", help="such as kitti2015; an unknown name prints the list"
     )
@@ -127,6 +119,10 @@ def _add_predict(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    """Estimate the scene flow of a data set, in the format of a KITTI submission.
+
+    Example: dwarf predict kitti2015 data/kitti2015 --split testing --out out/kitti2015
+    """
     from dwarf_ros.datasets.splits import open_dataset
     from dwarf_ros.inference.predict import predict
     from dwarf_ros.progress import show_progress
@@ -145,13 +141,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "evaluate",
-        _evaluate,
-        "score a folder of results as KITTI's development kit does, or pack it for the benchmark",
-        "dwarf evaluate out/kitti2015 data/kitti2015/training --html report.html",
-    )
+    parser = add_command(commands, "evaluate", _evaluate)
     parser.add_argument(
         "results", type=Path, metavar="RESULTS", help="folder with disp_0, disp_1, flow"
     )
@@ -173,6 +163,10 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    """Score a folder of results as KITTI's development kit does, or pack it for the benchmark.
+
+    Example: dwarf evaluate out/kitti2015 data/kitti2015/training --html report.html
+    """
     from dwarf_ros.evaluation.kitti.report import evaluate, print_table
     from dwarf_ros.progress import show_progress
 

@@ -11,13 +11,7 @@ from dwarf_ros.cli.options import Commands, add_command
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this group."""
-    add_command(
-        commands,
-        "node",
-        _node,
-        "run the live ROS 2 node; parameters and remappings follow --ros-args",
-        "dwarf node --ros-args -p estimator:=classical",
-    )
+    add_command(commands, "node", _node)
     _add_play(commands)
     _add_record(commands)
     _add_demo(commands)
@@ -31,6 +25,10 @@ def prepare_ros() -> None:
 
 
 def _node(options: argparse.Namespace) -> int:
+    """Run the live ROS 2 node; parameters and remappings follow --ros-args.
+
+    Example: dwarf node --ros-args -p estimator:=classical
+    """
     prepare_ros()
     from dwarf_ros.ros.node import main as run_node
 
@@ -38,22 +36,12 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _add_play(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "play",
-        _play,
-        "publish a stereo sequence as ROS 2 topics",
-        "dwarf play data/sequence --rate 5",
-    )
+    parser = add_command(commands, "play", _play)
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="folder with stereo images, or bag"
     )
-    parser.add_argument(
-        "--rate",
-        dest="rate_hz",
-        type=float,
-        metavar="HZ",
-        help="frames per second of wall time (default: the source's own rate)",
+    shared.add_rate_option(
+        parser, "frames per second of wall time (default: the source's own rate)"
     )
     parser.add_argument("--loop", action="store_true", help="start again after the last frame")
     parser.add_argument("--clock", action="store_true", help="publish /clock from the stamps")
@@ -72,6 +60,10 @@ def _add_play(commands: Commands) -> None:
 
 
 def _play(options: argparse.Namespace) -> int:
+    """Publish a stereo sequence as ROS 2 topics.
+
+    Example: dwarf play data/sequence --rate 5
+    """
     prepare_ros()
     from dwarf_ros.live.player import play
 
@@ -89,13 +81,7 @@ def _play(options: argparse.Namespace) -> int:
 
 
 def _add_record(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "record",
-        _record,
-        "write what the node publishes to a bag",
-        "dwarf record out/recording --idle-timeout 10",
-    )
+    parser = add_command(commands, "record", _record)
     parser.add_argument("out", type=Path, metavar="DIR", help="bag to write, a new folder")
     parser.add_argument("--expected", type=int, metavar="N", help="end after N estimates")
     parser.add_argument(
@@ -114,6 +100,10 @@ def _add_record(commands: Commands) -> None:
 
 
 def _record(options: argparse.Namespace) -> int:
+    """Write what the node publishes to a bag.
+
+    Example: dwarf record out/recording --idle-timeout 10
+    """
     prepare_ros()
     from dwarf_ros.live.recorder import record
 
@@ -127,13 +117,7 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _add_demo(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "demo",
-        _demo,
-        "play a drive through the live node and show what it publishes",
-        "dwarf demo --out out/demo",
-    )
+    parser = add_command(commands, "demo", _demo)
     parser.add_argument(
         "source",
         type=Path,
@@ -142,18 +126,15 @@ def _add_demo(commands: Commands) -> None:
         help="folder with stereo images (default: a synthetic drive with ground truth)",
     )
     shared.add_out_option(parser)
-    parser.add_argument(
-        "--rate",
-        dest="rate_hz",
-        type=float,
-        default=2.0,
-        metavar="HZ",
-        help="frames per second (default: 2)",
-    )
+    shared.add_rate_option(parser, "frames per second (default: 2)", default=2.0)
     shared.add_estimator_options(parser)
 
 
 def _demo(options: argparse.Namespace) -> int:
+    """Play a drive through the live node and show what it publishes.
+
+    Example: dwarf demo --out out/demo
+    """
     prepare_ros()
     from dwarf_ros.live.demo import run_demo
 

@@ -23,13 +23,7 @@ def _add_weights(parser: Parser) -> None:
 
 
 def _add_export(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "export",
-        _export,
-        "write the network for other programs, checked against Keras",
-        "dwarf export model/dwarf_lite.safetensors dwarf_lite.onnx",
-    )
+    parser = add_command(commands, "export", _export)
     _add_weights(parser)
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="file (onnx, tensorrt) or folder (savedmodel)"
@@ -44,6 +38,10 @@ def _add_export(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    """Write the network for other programs, checked against Keras.
+
+    Example: dwarf export model/dwarf_lite.safetensors dwarf_lite.onnx
+    """
     from dwarf_ros.engines.export import export
 
     height, width = shared.image_size(options)
@@ -53,18 +51,16 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _add_quantize(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "quantize",
-        _quantize,
-        "prepare precision int8 for images of one size",
-        "dwarf quantize model/dwarf_lite.safetensors --size 384x1280",
-    )
+    parser = add_command(commands, "quantize", _quantize)
     _add_weights(parser)
     shared.add_size_option(parser)
 
 
 def _quantize(options: argparse.Namespace) -> int:
+    """Prepare precision int8 for images of one size.
+
+    Example: dwarf quantize model/dwarf_lite.safetensors --size 384x1280
+    """
     from dwarf_ros.evaluation.quantization import change_in_words, quantize_for_drives
 
     height, width = shared.image_size(options)
@@ -73,13 +69,7 @@ def _quantize(options: argparse.Namespace) -> int:
 
 
 def _add_benchmark(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "benchmark",
-        _benchmark,
-        "time the engines, and compare them with the limits of this machine",
-        "dwarf benchmark --engine openvino --precision f32",
-    )
+    parser = add_command(commands, "benchmark", _benchmark)
     network = parser.add_mutually_exclusive_group()
     network.add_argument(
         "--preset",
@@ -116,6 +106,10 @@ def _add_benchmark(commands: Commands) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
+    """Time the engines, and compare them with the limits of this machine.
+
+    Example: dwarf benchmark --engine openvino --precision f32
+    """
     from dwarf_ros.evaluation.benchmark import (
         COLUMNS,
         configurations,
@@ -145,13 +139,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _add_import_checkpoint(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "import-checkpoint",
-        _import_checkpoint,
-        "convert a published TF-1 checkpoint to a weights file",
-        "dwarf import-checkpoint checkpoints/DWARF dwarf.safetensors",
-    )
+    parser = add_command(commands, "import-checkpoint", _import_checkpoint)
     parser.add_argument(
         "prefix", metavar="PREFIX", help="checkpoint path without .index and .data-*"
     )
@@ -159,6 +147,10 @@ def _add_import_checkpoint(commands: Commands) -> None:
 
 
 def _import_checkpoint(options: argparse.Namespace) -> int:
+    """Convert a published TF-1 checkpoint to a weights file.
+
+    Example: dwarf import-checkpoint checkpoints/DWARF dwarf.safetensors
+    """
     from dwarf_ros.network.tf1_checkpoint import import_checkpoint
 
     left_out = import_checkpoint(options.prefix, options.out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -36,20 +37,11 @@ class Parser(argparse.ArgumentParser):
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def add_command(
-    commands: Commands,
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    summary: str,
-    example: str,
-) -> Parser:
-    """A parser for one command, with an example at the end of its help."""
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"example: {example}",
-    )
+def add_command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int]) -> Parser:
+    """A parser for one command; its help is the docstring of the function that runs it."""
+    description, _, epilog = cleandoc(run.__doc__ or name).partition("\n\n")
+    summary = f"{description[0].lower()}{description[1:].rstrip('.')}"
+    parser = commands.add_parser(name, help=summary, description=description, epilog=epilog)
     parser.set_defaults(run=run, parser=parser)
     return parser
 
@@ -57,6 +49,15 @@ def add_command(
 def add_out_option(parser: argparse.ArgumentParser, help: str = "folder to write to") -> None:
     """--out, which is required."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=help)
+
+
+def add_rate_option(
+    parser: argparse.ArgumentParser, help: str, default: float | None = None
+) -> None:
+    """--rate, which feeds the argument `rate_hz`."""
+    parser.add_argument(
+        "--rate", dest="rate_hz", type=float, default=default, metavar="HZ", help=help
+    )
 
 
 def add_estimator_options(parser: argparse.ArgumentParser) -> None:

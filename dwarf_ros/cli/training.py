@@ -21,13 +21,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_train(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "train",
-        _train,
-        "train the network by a configuration",
-        "dwarf train config/train/lite_procedural.yaml --out out/train",
-    )
+    parser = add_command(commands, "train", _train)
     parser.add_argument(
         "config", type=Path, metavar="CONFIG", help="such as config/train/lite_procedural.yaml"
     )
@@ -40,6 +34,10 @@ def _add_train(commands: Commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    """Train the network by a configuration.
+
+    Example: dwarf train config/train/lite_procedural.yaml --out out/train
+    """
     from dwarf_ros.training.config import read_config
 
     # First, because Keras takes seconds to load: too long to wait for the error about a misspelt key.
@@ -62,13 +60,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _add_distill(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "distill",
-        _distill,
-        "label a recording with a teacher's estimates, for training",
-        "dwarf distill recording.mcap --teacher classical --out out/labels",
-    )
+    parser = add_command(commands, "distill", _distill)
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="folder with stereo images, or bag"
     )
@@ -106,6 +98,10 @@ def _add_distill(commands: Commands) -> None:
 
 
 def _distill(options: argparse.Namespace) -> int:
+    """Label a recording with a teacher's estimates, for training.
+
+    Example: dwarf distill recording.mcap --teacher classical --out out/labels
+    """
     from dwarf_ros.inference.distill import distill
     from dwarf_ros.progress import show_progress
 

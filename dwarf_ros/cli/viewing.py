@@ -54,13 +54,7 @@ def _results(options: argparse.Namespace) -> Results:
 
 
 def _add_picture(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "picture",
-        _picture,
-        "draw scene flow: panels, maps, errors",
-        "dwarf picture data/sequence --frame 0 --out frame.png",
-    )
+    parser = add_command(commands, "picture", _picture)
     parser.add_argument("source", type=Path, metavar="SOURCE", help=_FILES)
     _add_results_options(parser)
     parser.add_argument(
@@ -80,6 +74,10 @@ def _add_picture(commands: Commands) -> None:
 
 
 def _picture(options: argparse.Namespace) -> int:
+    """Draw scene flow: panels, maps, errors.
+
+    Example: dwarf picture data/sequence --frame 0 --out frame.png
+    """
     from dwarf_ros.progress import show_progress
     from dwarf_ros.viewing.pictures import write_pictures
 
@@ -93,31 +91,23 @@ def _picture(options: argparse.Namespace) -> int:
 
 
 def _add_video(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "video",
-        _video,
-        "write scene flow as a video",
-        "dwarf video data/sequence --out sequence.mp4",
-    )
+    parser = add_command(commands, "video", _video)
     parser.add_argument("source", type=Path, metavar="SOURCE", help=_FILES)
     _add_results_options(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help=".mp4 file to write (VP9)"
     )
-    parser.add_argument(
-        "--rate",
-        dest="rate_hz",
-        type=float,
-        metavar="HZ",
-        help="frames per second (default: the source's own rate)",
-    )
+    shared.add_rate_option(parser, "frames per second (default: the source's own rate)")
     parser.add_argument(
         "--width", type=int, default=1280, metavar="PX", help="of the video (default: 1280)"
     )
 
 
 def _video(options: argparse.Namespace) -> int:
+    """Write scene flow as a video.
+
+    Example: dwarf video data/sequence --out sequence.mp4
+    """
     from dwarf_ros.progress import show_progress
     from dwarf_ros.viewing.pictures import write_video
 
@@ -129,13 +119,7 @@ def _video(options: argparse.Namespace) -> int:
 
 
 def _add_view(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "view",
-        _view,
-        "show scene flow in a browser, from a running node or from files",
-        "dwarf view data/sequence",
-    )
+    parser = add_command(commands, "view", _view)
     parser.add_argument(
         "source",
         nargs="?",
@@ -163,6 +147,10 @@ def _add_view(commands: Commands) -> None:
 
 
 def _view(options: argparse.Namespace) -> int:
+    """Show scene flow in a browser, from a running node or from files.
+
+    Example: dwarf view data/sequence
+    """
     source = Path(options.source)
     if not options.source or (options.source.startswith("/") and not source.exists()):
         prepare_ros()
