@@ -87,6 +87,11 @@ def _add_distill(commands: Commands) -> None:
         help="largest left-right and forward-backward disagreement (default: 1)",
     )
     parser.add_argument(
+        "--rigid",
+        action="store_true",
+        help="add labels of static points that are occluded or leave the image, from disparity and ego-motion",
+    )
+    parser.add_argument(
         "--hold-out",
         type=float,
         default=0.0,
@@ -113,6 +118,7 @@ def _distill(options: argparse.Namespace) -> int:
             teacher,
             threshold=options.threshold,
             hold_out=options.hold_out,
+            rigid=options.rigid,
             namespace=options.namespace,
             remap=shared.remapped_topics(options),
             workers=options.workers,

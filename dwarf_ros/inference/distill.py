@@ -34,7 +34,9 @@ from dwarf_ros import __version__
 from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.files import write_atomically
 from dwarf_ros.formats import write_image
+from dwarf_ros.geometry import aligned_frame
 from dwarf_ros.inference.resumable import ResumableFolder
+from dwarf_ros.inference.rigid_labels import with_rigid_labels
 from dwarf_ros.inference.teachers import ask_teacher, check_teacher, consistent_maps, name_of
 from dwarf_ros.progress import Progress
 from dwarf_ros.recordings import Recording, open_recording
@@ -62,6 +64,7 @@ _COMPARED = {
     "weights_sha256": "SHA-256 of the weights",
     "maps": "maps",
     "threshold_px": "threshold in px",
+    "rigid": "rigid labels",
     "hold_out_percent": "per cent held out",
     "version": "version of dwarf_ros",
 }
@@ -100,6 +103,7 @@ def distill(
     namespace: str | None = None,
     remap: Mapping[str, str] | None = None,
     workers: str | None = None,
+    rigid: bool = False,
     progress: Progress | None = None,
 ) -> DistillationSummary:
     """Label every two consecutive frames of a source.
@@ -131,6 +135,7 @@ def distill(
         namespace: of the camera in a bag, as for `open_recording`.
         remap: topics of a bag, as for `open_recording`.
         workers: as in `dwarf_ros.workers.map_over`; each loads the teacher once.
+        rigid: add labels that follow from the camera's motion, see `with_rigid_labels`.
         progress: called at the start and after each pair.
 
     Raises:
@@ -146,7 +151,7 @@ def distill(
     teacher = check_teacher(teacher)
     source, out = Path(source).absolute(), Path(out).absolute()
     task = _Task.of(
-        open_recording(source, namespace, remap), source, out, hold_out, teacher, threshold
+        open_recording(source, namespace, remap), source, out, hold_out, teacher, threshold, rigid
     )
     folder = ResumableFolder(out / RECORD, "dwarf distill", _COMPARED, task.output_folders())
     folder.begin(_settings(task, source, hold_out, namespace, remap))
@@ -190,6 +195,7 @@ class _Task:
         in_place: the images are those of the source itself.
         teacher: an estimator, or a folder of maps.
         threshold: px.
+        rigid: whether to add labels by the camera's motion.
     """
 
     recording: Recording
@@ -199,6 +205,7 @@ class _Task:
     in_place: bool
     teacher: EstimatorChoice | Path
     threshold: float
+    rigid: bool
 
     @classmethod
     def of(
@@ -209,6 +216,7 @@ class _Task:
         hold_out: float,
         teacher: EstimatorChoice | Path,
         threshold: float,
+        rigid: bool,
     ) -> _Task:
         frames = len(recording)
         learnt = frames - round(frames * hold_out / 100)
@@ -224,7 +232,9 @@ class _Task:
         in_place = first is not None and own.is_dir() and first.samefile(own)
         if in_place and hold_out:
             raise InputError(f"hold_out: {out} is the source itself, expected another folder")
-        return cls(recording, _names(recording), folders, pairs, in_place, teacher, threshold)
+        return cls(
+            recording, _names(recording), folders, pairs, in_place, teacher, threshold, rigid
+        )
 
     def parts(self) -> dict[Path, list[int]]:
         """The frames of each folder."""
@@ -262,6 +272,11 @@ def _label_pair(task: _Task, index: int) -> _Labelled:
     if made:
         frames = task.recording[index], task.recording[index + 1]
         maps = consistent_maps(ask_teacher(task.teacher, frames, (name, following)), task.threshold)
+        if task.rigid:
+            # An estimator sees aligned frames; the maps of a folder are of the frames as they are.
+            of_estimator = isinstance(task.teacher, EstimatorChoice)
+            reference, other = map(aligned_frame, frames) if of_estimator else frames
+            maps = with_rigid_labels(maps, reference, other)
     for frame in (index, index + 1):
         _place_images(task, frame)
     if made:
@@ -323,6 +338,7 @@ def _settings(
         "weights_sha256": None if choice is None else choice.weights_sha256,
         "maps": str(task.teacher) if isinstance(task.teacher, Path) else None,
         "threshold_px": float(task.threshold),
+        "rigid": task.rigid,
         "hold_out_percent": float(hold_out),
     }
 

@@ -19,13 +19,16 @@ from dwarf_ros.geometry import (
     mirrored_frame,
 )
 from dwarf_ros.motion.refined import load_once
-from dwarf_ros.recordings.kitti_layout import DISPARITY, FLOW, RESULT_FOLDERS
+from dwarf_ros.recordings.kitti_layout import (
+    DISPARITY,
+    FLOW,
+    LARGEST_DISPARITY,
+    LARGEST_FLOW,
+    RESULT_FOLDERS,
+)
 from dwarf_ros.recordings.result_folder import read_map
 from dwarf_ros.samples import Maps
 from dwarf_ros.types import InputError, StereoFrame
-
-# The largest values of KITTI's files, px.
-_LARGEST_DISPARITY, _LARGEST_FLOW = 255.99, 511.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +81,9 @@ def consistent_maps(estimate: TeacherMaps, threshold: float) -> Maps:
     """
     disparity, disparity_next, flow = _all(estimate.maps)
     with np.errstate(invalid="ignore"):
-        keep = disparity <= _LARGEST_DISPARITY
-        keep_next = disparity_next <= _LARGEST_DISPARITY
-        keep_flow = (np.abs(flow) <= _LARGEST_FLOW).all(axis=-1)
+        keep = disparity <= LARGEST_DISPARITY
+        keep_next = disparity_next <= LARGEST_DISPARITY
+        keep_flow = (np.abs(flow) <= LARGEST_FLOW).all(axis=-1)
         if estimate.right is not None:
             keep &= left_right_error(disparity, estimate.right) <= threshold
         if estimate.backward_flow is not None:

@@ -8,6 +8,9 @@ from pathlib import Path
 DISPARITY, DISPARITY_NEXT, FLOW = RESULT_FOLDERS = ("disp_0", "disp_1", "flow")
 """Folders of results, by what they hold; one PNG for each reference frame, of the same name in all three."""
 
+LARGEST_DISPARITY, LARGEST_FLOW = 255.99, 511.9
+"""Largest values of the files, px; of flow, of each component."""
+
 REGIONS = ("occ", "noc")
 """Pixels with ground truth: all of them, and those that the other image shows as well."""
 
