@@ -52,7 +52,7 @@ cuda: $(INSTALLED)
 	$(BIN)/python -m dwarf_ros.network.correlation.cuda.build $(ARCHITECTURES)
 
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo 'build/docs/index.html'
 
 docs-assets: $(INSTALLED)
