@@ -39,8 +39,9 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def add_command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int]) -> Parser:
     """A parser for one command; its help is the docstring of the function that runs it."""
-    description, _, epilog = cleandoc(run.__doc__ or name).partition("\n\n")
+    description, _, example = cleandoc(run.__doc__ or name).partition("\n\nExample: ")
     summary = f"{description[0].lower()}{description[1:].rstrip('.')}"
+    epilog = f"example: {example}"
     parser = commands.add_parser(name, help=summary, description=description, epilog=epilog)
     parser.set_defaults(run=run, parser=parser)
     return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,7 +26,7 @@ class _Layout:
     title: str
     cameras: tuple[
         tuple[str, str, bool], ...
-    ]  # left and right folder, and whether they are in colour
+    ]  # left and right folder, and whether they are in color
     calibration: str
     disparity: str
     flow: str
@@ -76,7 +75,52 @@ _KITTI_2012 = _Layout(
 )
 
 
-class _Scenes:
+class _FramePairs:
+    """Pairs of frames of a recording, as samples.
+
+    Attributes:
+        title: of the data set.
+        names: of the samples.
+    """
+
+    title: str
+    names: list[str]
+    _sequence: Recording
+    _pairs: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        return make_sample(self.names[index], self.frames(index), self.ground_truth(index))
+
+    def images(self, index: int) -> tuple[Path, Path, Path, Path]:
+        """Files of a sample's left and right image, previous then current."""
+        assert self._sequence.files is not None
+        first, second = (self._sequence.files[number] for number in self._pairs[index])
+        return (*first, *second)
+
+    def frames(self, index: int) -> tuple[StereoFrame, StereoFrame]:
+        """A sample's two frames.
+
+        Raises:
+            InputError: an image is missing, damaged or of another size than the others.
+        """
+        previous, current = (self._sequence[number] for number in self._pairs[index])
+        if current.left.shape != previous.left.shape:
+            files = self.images(index)
+            raise InputError(
+                f"{files[2]}: image is {current.left.shape[1]} x {current.left.shape[0]} px, expected "
+                f"{previous.left.shape[1]} x {previous.left.shape[0]} px as {files[0]}"
+            )
+        return previous, current
+
+    def ground_truth(self, index: int) -> SampleTruth | None:
+        """A sample's ground truth; None where there is none."""
+        return None
+
+
+class _Scenes(_FramePairs):
     """Frames NNNNNN_FF of a training/ or testing/ folder, each paired with the next one of its scene."""
 
     _layout: ClassVar[_Layout]
@@ -105,24 +149,6 @@ class _Scenes:
         self._has_truth = part == "training" and any(present)
         if self._has_truth:
             self._check_truths()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        return make_sample(self.names[index], self.frames(index), self.ground_truth(index))
-
-    def images(self, index: int) -> tuple[Path, Path, Path, Path]:
-        """Files of a sample's left and right image, previous then current."""
-        return _image_files(self._sequence, self._pairs[index])
-
-    def frames(self, index: int) -> tuple[StereoFrame, StereoFrame]:
-        """A sample's two frames; 10 Hz, camera from the scene's calibration.
-
-        Raises:
-            InputError: an image is missing, damaged or of another size than the others.
-        """
-        return _read_frames(self._sequence, self._pairs[index])
 
     def ground_truth(self, index: int) -> SampleTruth | None:
         """A sample's ground truth; None where there is none.
@@ -162,14 +188,14 @@ class _Scenes:
         for candidate in reversed(layout.cameras):
             if any((self._folder / name).is_dir() for name in candidate[:2]):
                 cameras = candidate
-        left, right, colour = cameras
+        left, right, color = cameras
         for path in (
             self._folder,
             *(self._folder / name for name in (left, right, layout.calibration)),
         ):
             if not path.is_dir():
                 raise self._missing(path)
-        return open_scenes(self._folder, left, right, colour)
+        return open_scenes(self._folder, left, right, color)
 
     def _find_pairs(self) -> list[tuple[int, int]]:
         files = [left for left, _ in self._sequence.files or ()]
@@ -218,7 +244,7 @@ class Kitti2015MultiView(_Scenes):
 
 
 class Kitti2012(_Scenes):
-    """KITTI 2012: 194 training and 195 testing scenes, frame 10 of each paired with frame 11; colour where it is there.
+    """KITTI 2012: 194 training and 195 testing scenes, frame 10 of each paired with frame 11; color where it is there.
 
     Its ground truth has no disparity of the second frame and no objects.
 
@@ -228,7 +254,7 @@ class Kitti2012(_Scenes):
     _layout = _KITTI_2012
 
 
-class KittiDrive:
+class KittiDrive(_FramePairs):
     """Every two consecutive frames of a KITTI raw or odometry drive, or of any folder of images that `open_folder` reads.
 
     Attributes:
@@ -253,39 +279,3 @@ class KittiDrive:
     def poses(self) -> np.ndarray | None:
         """As described under `KittiDrive`."""
         return self._sequence.poses
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        return make_sample(self.names[index], self.frames(index), None)
-
-    def images(self, index: int) -> tuple[Path, Path, Path, Path]:
-        """Files of a sample's left and right image, previous then current."""
-        return _image_files(self._sequence, self._pairs[index])
-
-    def frames(self, index: int) -> tuple[StereoFrame, StereoFrame]:
-        """A sample's two frames.
-
-        Raises:
-            InputError: an image is missing, damaged or of another size than the others.
-        """
-        return _read_frames(self._sequence, self._pairs[index])
-
-
-def _image_files(sequence: Recording, pair: Collection[int]) -> tuple[Path, Path, Path, Path]:
-    first, second = pair
-    assert sequence.files is not None
-    return (*sequence.files[first], *sequence.files[second])
-
-
-def _read_frames(sequence: Recording, pair: Collection[int]) -> tuple[StereoFrame, StereoFrame]:
-    first, second = pair
-    previous, current = sequence[first], sequence[second]
-    if current.left.shape != previous.left.shape:
-        files = _image_files(sequence, pair)
-        raise InputError(
-            f"{files[2]}: image is {current.left.shape[1]} x {current.left.shape[0]} px, expected "
-            f"{previous.left.shape[1]} x {previous.left.shape[0]} px as {files[0]}"
-        )
-    return previous, current
