@@ -27,6 +27,7 @@ _MAX_PIXELS = 1 << 27
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GRAY, _PNG_RGB = 0, 2
 _PNG_COLOR_TYPES = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 _FLO_MAGIC = 202021.25
@@ -334,6 +335,25 @@ def decode_silently(data: bytes | np.ndarray, flags: int) -> np.ndarray | None:
     return None
 
 
+def least_png_bytes(width: int, height: int, bit_depth: int, color_type: int) -> int:
+    """Bytes that a PNG of this size has at least: deflate makes data at most 1032 times smaller."""
+    row = width * bit_depth * _PNG_CHANNELS.get(color_type, 1) // 8 + 1
+    return height * row // 1033
+
+
+def least_jpeg_bytes(width: int, height: int) -> int:
+    """Bytes that a JPEG of this size has at least, at a bit for eight blocks of 64 pixels."""
+    return width * height // 4096
+
+
+def _check_bytes(path: PathLike, size: tuple[int, int], data: bytes, least: int) -> None:
+    """Refuse a header of another size before memory is taken for it."""
+    if len(data) < least:
+        raise InputError(
+            f"{path}: header says {size[0]} x {size[1]} px, expected more than {len(data)} bytes for so many"
+        )
+
+
 def _encode(path: PathLike, suffix: str, pixels: np.ndarray) -> bytes:
     try:
         done, data = cv2.imencode(suffix, pixels)
@@ -389,6 +409,8 @@ def _check_png(path: PathLike, data: bytes) -> _PngHeader:
             raise InputError(f"{path}: offset {offset}: second IHDR chunk, expected one")
         offset = end
     assert header is not None
+    least = least_png_bytes(header.width, header.height, header.bit_depth, header.color_type)
+    _check_bytes(path, (header.width, header.height), data, least)
     return header
 
 
@@ -451,6 +473,7 @@ def _check_jpeg(path: PathLike, data: bytes) -> tuple[int, int]:
             offset = following.start() if following else len(data)
     if size is None:
         raise InputError(f"{path}: JPEG has no frame header, expected one with its size")
+    _check_bytes(path, size[::-1], data, least_jpeg_bytes(*size))
     return size
 
 

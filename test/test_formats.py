@@ -452,3 +452,15 @@ def test_real_images_are_read_as_opencv_reads_them(real_data):
         path = real_data("kitti2015_color") / "training" / name / file
         image = read_image(path)
         np.testing.assert_array_equal(image[..., ::-1], cv2.imread(str(path)))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".pgm", ".ppm", ".webp", ".bmp"])
+def test_opencv_says_nothing_of_a_file_that_is_cut(tmp_path, suffix, capfd):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    data = cv2.imencode(suffix, pixels[..., 0] if suffix == ".pgm" else pixels)[1].tobytes()
+    file = tmp_path / f"image{suffix}"
+    for length in (9, 30, len(data) // 2, len(data) - 3):
+        file.write_bytes(data[:length])
+        with pytest.raises(InputError, match="expected a whole image file"):
+            read_image(file)
+    assert capfd.readouterr().err == ""

@@ -124,3 +124,10 @@ def test_local_workers_share_the_gpus(square, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     job = sys.modules["squaring_job"]
     assert set(map_over(job.visible_gpu, range(12), "2", use_gpu=True)) == {"3", "5"}
+
+
+def test_modules_of_the_current_folder_are_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('numpy.py of the current folder')")
+    monkeypatch.chdir(tmp_path)
+    # A worker imports OpenCV, and that NumPy, before its first item.
+    assert list(map_over(math.sqrt, [1, 4], "2")) == [1.0, 2.0]

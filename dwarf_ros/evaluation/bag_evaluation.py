@@ -438,8 +438,8 @@ def evaluate_recording(
     """
     check_workers(workers)
     # Workers of a cluster have another working directory.
-    recording = open_recording(source.resolve())
-    truth = None if ground_truth is None else open_truth(ground_truth.resolve(), recording)
+    recording = open_recording(source.absolute())
+    truth = None if ground_truth is None else open_truth(ground_truth.absolute(), recording)
     # Loaded here too, to fail early and not in a worker.
     estimator = load_once(choice)
     chosen = recording.pairs() if pairs is None else list(pairs)

@@ -61,7 +61,7 @@ def _estimates_of(run: Path) -> tuple[RunEstimates, list[LiveEstimate]]:
         InputError: as `read_run`, or one is of the later frame of its pair.
     """
     # Absolute, for workers in other folders.
-    estimates, live = read_run(run.resolve())
+    estimates, live = read_run(run.absolute())
     if not live:
         raise LiveError(f"no estimates in {run / RECORDING}")
     for estimate in live:

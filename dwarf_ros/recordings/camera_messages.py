@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from dwarf_ros.formats import decode_silently
+from dwarf_ros.formats import decode_silently, least_jpeg_bytes, least_png_bytes
 from dwarf_ros.types import InputError, StereoCamera
 
 # Bytes a pixel and the conversion to gray or RGB. An 8UC3 image says nothing of its channels' order: OpenCV's is assumed.
@@ -149,9 +149,11 @@ def compressed_image_size(data: Any, name: str = "image") -> tuple[int, int]:
     start = bytes(memoryview(data)[:_LONGEST_HEADER])
     try:
         if start.startswith(b"\x89PNG\r\n\x1a\n"):
-            width, height = struct.unpack_from(">II", start, 16)
+            width, height, depth, kind = struct.unpack_from(">IIBB", start, 16)
+            least_bytes = least_png_bytes(width, height, depth, kind)
         elif start.startswith(b"\xff\xd8"):
             width, height = _jpeg_size(start)
+            least_bytes = least_jpeg_bytes(width, height)
         else:
             raise InputError(
                 f"{name}: data starts with {start[:4].hex()}, expected a JPEG or a PNG"
@@ -163,6 +165,11 @@ def compressed_image_size(data: Any, name: str = "image") -> tuple[int, int]:
     if not 0 < width * height <= _MOST_PIXELS:
         raise InputError(
             f"{name}: size is {width} x {height} px, expected 1 to {_MOST_PIXELS} pixels"
+        )
+    # Before memory is taken for it.
+    if len(data) < least_bytes:
+        raise InputError(
+            f"{name}: header says {width} x {height} px, expected more than {len(data)} bytes for so many"
         )
     return width, height
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from calendar import timegm
 from collections.abc import Sequence
@@ -238,7 +239,7 @@ def _open_single(
     source: Path, left_files: list[Path], right_files: list[Path], color: bool | None
 ) -> Recording:
     if color is None:
-        color = read_image(left_files[0]).ndim == 3
+        color = _has_color(left_files)
     calibration = _single_calibration(source, color)
     times = source / "times.txt"
     timestamps = left_files[0].parent.parent / "timestamps.txt"
@@ -262,6 +263,14 @@ def _open_single(
         picked[:, :3, 3] += picked[:, :3, :3] @ calibration.left_offset
     scenes = [0] * len(left_files)
     return _recording(source, left_files, right_files, stamps, scenes, [calibration], picked)
+
+
+def _has_color(files: list[Path]) -> bool:
+    """Whether the first image that can be read has color."""
+    for file in files[:-1]:
+        with contextlib.suppress(InputError):
+            return read_image(file).ndim == 3
+    return read_image(files[-1]).ndim == 3
 
 
 def _recording(

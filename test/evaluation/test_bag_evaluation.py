@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -315,3 +317,20 @@ def test_kitti_bag_is_evaluated_with_its_poses(real_data, tmp_path):
     assert evaluation.summary["fitted_scene_flow_median_px"] < 1
     assert evaluation.summary["photometric_left_next"] < 8
     assert evaluation.summary["left_right_median_px"] < 0.5
+
+
+def test_a_frame_that_cannot_be_read_is_left_out_and_counted(folder, tmp_path, caplog):
+    copy = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(folder, copy)
+    images = sorted(copy.glob("image_?/*.png"))
+    images[0].write_bytes(images[0].read_bytes()[:100])
+    evaluation = evaluate_bag(copy, tmp_path / "out", CLASSICAL)
+    assert evaluation.unread == 1
+    assert len(evaluation.pairs) == evaluation.frames - 2
+    assert "PNG is cut short" in evaluation.unread_reason
+    assert "cannot be read" in caplog.text
+    assert "1 pairs are left out" in (tmp_path / "out" / "report.html").read_text()
+    for image in images:
+        image.write_bytes(b"")
+    with pytest.raises(InputError, match="expected a whole image file"):
+        evaluate_bag(copy, tmp_path / "out", CLASSICAL)
