@@ -147,7 +147,7 @@ def proxy_labels() -> np.ndarray:
         folder = Path(temporary)
         drive = ProceduralDrive(SEED, 2, 400, 176)
         write_drive(drive, folder / "drive")
-        distill(folder / "drive", folder / "labels", choose_estimator("classical"))
+        distill(folder / "drive", folder / "labels", choose_estimator("classical", refine="none"))
         labels = folder / "labels" / "training"
         disparity = read_disparity_png(labels / "disp_0" / "000000.png")
         flow = read_flow_png(labels / "flow" / "000000.png")

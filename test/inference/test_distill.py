@@ -123,6 +123,19 @@ def labels(folder, name):
 # What is kept.
 
 
+def test_labels_by_the_camera_s_motion_are_added(recorded_drive, tmp_path):
+    plain, rigid = (
+        distill(recorded_drive / "folder", tmp_path / str(added), CLASSICAL, rigid=added)
+        for added in (False, True)
+    )
+    assert rigid.density["disp_0"] == plain.density["disp_0"]
+    for name in ("disp_1", "flow"):
+        assert rigid.density[name] > plain.density[name] + 3
+    assert json.loads((tmp_path / "True" / RECORD).read_text())["rigid"] is True
+    with pytest.raises(InputError, match="begun with rigid labels True, now it is False"):
+        distill(recorded_drive / "folder", tmp_path / "True", CLASSICAL)
+
+
 def test_kept_pixels_of_classical_are_more_accurate_than_those_dropped(
     drive, recorded_drive, tmp_path
 ):
@@ -487,7 +500,7 @@ def test_wrong_options_are_refused_in_one_line(wall, tmp_path, options, message)
 
 
 def test_sources_without_a_pair_are_refused(wall, tmp_path):
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="no such file or folder"):
         distill(tmp_path / "absent", tmp_path / "out", CLASSICAL)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: empty folder, expected"):
