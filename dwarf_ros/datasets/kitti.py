@@ -37,8 +37,7 @@ class _Layout:
     @property
     def truths(self) -> list[str]:
         maps = [self.disparity, self.disparity_next, self.flow]
-        folders = [name.format(kind) for name in maps if name for kind in ("occ", "noc")]
-        return [*folders, *([self.objects] if self.objects else [])]
+        return [name.format(kind) for name in maps if name for kind in ("occ", "noc")]
 
     def tree(self, root: Path, part: str) -> str:
         """What a correct folder looks like, in a line."""
@@ -48,7 +47,8 @@ class _Layout:
         )
         tree = f"{root / part}/ with {cameras} ({images}), {self.calibration}/ (000000.txt)"
         if part == "training":
-            tree += f" and, for ground truth, {'/ '.join(self.truths)}/ (000000_10.png)"
+            folders = [*self.truths, *([self.objects] if self.objects else [])]
+            tree += f" and, for ground truth, {'/ '.join(folders)}/ (000000_10.png)"
         return f"{self.title}: {tree}"
 
 
@@ -160,7 +160,7 @@ class _Scenes(_FramePairs):
         if not self._has_truth or not name.endswith(f"_{_BENCHMARK_FRAME}.png"):
             return None
         objects = None
-        if self._layout.objects is not None:
+        if self._layout.objects is not None and (self._folder / self._layout.objects).is_dir():
             file = self._folder / self._layout.objects / name
             objects = read_image(file)
             if objects.ndim != 2:
@@ -216,7 +216,11 @@ class _Scenes(_FramePairs):
 
     def _check_truths(self) -> None:
         names = [f"{name}.png" for name in self.names if name.endswith(f"_{_BENCHMARK_FRAME}")]
-        for folder in (self._folder / name for name in self._layout.truths):
+        folders = list(self._layout.truths)
+        # Copies of the benchmark often lack it; then nothing is known of background and foreground.
+        if self._layout.objects is not None and (self._folder / self._layout.objects).is_dir():
+            folders.append(self._layout.objects)
+        for folder in (self._folder / name for name in folders):
             if not folder.is_dir():
                 raise self._missing(folder)
             present = {file.name for file in folder.iterdir()}

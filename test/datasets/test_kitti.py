@@ -161,7 +161,7 @@ def test_kitti2012_takes_the_colour_cameras_where_they_are(tmp_path):
         "training/image_2/000003_11.png",
         "training/image_3/000003_11.png",
         "training/calib_cam_to_cam/000003.txt",
-        *[f"training/{name}" for name in (*TRUTHS_2015, "obj_map")],
+        *[f"training/{name}" for name in TRUTHS_2015],
         "training/disp_noc_1/000003_10.png",
         "training/obj_map/000000_10.png",
     ],
@@ -303,3 +303,10 @@ def test_real_odometry(real_data):
     assert len(drive) == 11
     assert drive.poses.shape == (12, 4, 4)
     assert drive[10].current.left.shape == (370, 1226, 3)
+
+
+def test_without_object_maps_objects_are_unknown(tmp_path):
+    shutil.rmtree(kitti2015(tmp_path) / "training" / "obj_map")
+    truth = Kitti2015(tmp_path)[0].ground_truth
+    assert truth.objects is None
+    assert np.isfinite(truth.occ.disparity).any()
