@@ -29,7 +29,7 @@ from dwarf_ros.formats import (
     read_flow_png,
     write_atomically,
 )
-from dwarf_ros.network.presets import PRESETS, SIZE_MULTIPLE
+from dwarf_ros.network.presets import DWARF, DWARF_LITE, PRESETS, SIZE_MULTIPLE, Preset
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.synthetic.scenes import TrainingScenes
@@ -61,7 +61,7 @@ def main() -> int:
     write_picture("rectification.jpg", rectification())
     write_picture("training_scenes.jpg", training_scenes())
     write_picture("proxy_labels.jpg", proxy_labels())
-    for preset in PRESETS.values():
+    for preset in (DWARF, DWARF_LITE):
         file = PICTURES / f"network_{preset.name}.svg"
         write_atomically(file, network_drawing(preset).encode())
     write_chart(PICTURES / "work.svg", work())
@@ -169,7 +169,10 @@ def work() -> Chart:
     from dwarf_ros import network
     from dwarf_ros.evaluation.workload import workload_of
 
-    parts = {name: workload_of(network.build(name, *KITTI_SIZE)).macs_of_parts for name in PRESETS}
+    parts = {
+        name: workload_of(network.build(name, *KITTI_SIZE)).macs_of_parts
+        for name in ("dwarf", "dwarf_lite")
+    }
     groups = list(dict.fromkeys(part for macs in parts.values() for part in macs))
     series = [
         Series(
@@ -231,8 +234,8 @@ def engines() -> list[str]:
 
 
 def presets() -> list[str]:
-    """Sizes of the networks."""
-    names = list(PRESETS)
+    """Sizes of the networks that estimate coarse to fine."""
+    names = [name for name, preset in PRESETS.items() if isinstance(preset, Preset)]
     rows = {
         "encoder levels": lambda p: f"{p.coarsest_level}",
         "encoder channels": lambda p: ", ".join(map(str, p.encoder_channels)),
@@ -250,7 +253,7 @@ def presets() -> list[str]:
         f"| | {' | '.join(f'`{name}`' for name in names)} |",
         "|---" * (len(names) + 1) + "|",
         *(
-            f"| {what} | {' | '.join(of(preset) for preset in PRESETS.values())} |"
+            f"| {what} | {' | '.join(of(PRESETS[name]) for name in names)} |"
             for what, of in rows.items()
         ),
     ]

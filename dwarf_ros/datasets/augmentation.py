@@ -63,6 +63,11 @@ class Augmentation:
         gamma, brightness, color: their ranges; color is a factor per channel.
         gray_probability: probability of conversion to grey.
         noise: maximum standard deviation of the noise, grey levels; half of the items get noise.
+        exposure: factor of the brightness of all images together; half of the items get one.
+        unequal_exposure: largest ratio between the brightness of single images, >= 1; 0.3 of the items get one.
+        blur: maximum standard deviation of a Gaussian blur, px: a fifth of the items get it in all images, and a tenth in one.
+        glare_probability: probability of a bright spot in one image.
+        jpeg_probability: probability of JPEG artifacts in one image.
     """
 
     height: Side
@@ -77,6 +82,11 @@ class Augmentation:
     color: Limits = (0.8, 1.2)
     gray_probability: Probability = 0.0
     noise: NonNegativeFloat = 0.0
+    exposure: Limits = (1.0, 1.0)
+    unequal_exposure: Annotated[float, Field(ge=1)] = 1.0
+    blur: NonNegativeFloat = 0.0
+    glare_probability: Probability = 0.0
+    jpeg_probability: Probability = 0.0
 
 
 def make_item(sample: Sample) -> TrainingItem:
@@ -108,7 +118,8 @@ def augment(item: TrainingItem, settings: Augmentation, rng: np.random.Generator
     item = resized(item, settings.height, settings.width)
     if rng.random() < settings.flip_probability:
         item = flipped_vertically(item)
-    return noisy(recolored(item, settings, rng), settings, rng)
+    item = recolored(item, settings, rng)
+    return noisy(replace(item, images=degraded(item.images, settings, rng)), settings, rng)
 
 
 def cropped(item: TrainingItem, top: int, left: int, height: int, width: int) -> TrainingItem:
@@ -168,6 +179,46 @@ def recolored(item: TrainingItem, settings: Augmentation, rng: np.random.Generat
             table = np.clip(shade * rng.uniform(*settings.color, 3), 0, 1)
             images[index] = cv2.LUT(image, np.rint(255 * table).astype(np.uint8)[None])
     return replace(item, images=images)
+
+
+def degraded(images: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Darken, blur, dazzle and compress images at random, together or one of them.
+
+    Args:
+        images: uint8 N x H x W x 3.
+        settings: how much.
+        rng: what is drawn from.
+    """
+    values = images.astype(np.float32)
+    if settings.exposure != (1.0, 1.0) and rng.random() < 0.5:
+        values *= np.float32(np.exp(rng.uniform(*np.log(settings.exposure))))
+    if settings.unequal_exposure > 1 and rng.random() < 0.3:
+        ratio = np.log(settings.unequal_exposure) / 2
+        values *= np.exp(rng.uniform(-ratio, ratio, (len(values), 1, 1, 1))).astype(np.float32)
+    if rng.random() < settings.glare_probability:
+        values[rng.integers(len(values))] += _glare(values.shape[1:3], rng)
+    if settings.blur:
+        draw, sigma = rng.random(), rng.uniform(0.3, max(0.3, settings.blur))
+        one = int(rng.integers(len(values)))
+        for index in range(len(values)) if draw < 0.2 else [one] if draw < 0.3 else []:
+            values[index] = cv2.GaussianBlur(values[index], (0, 0), sigma)
+    degraded_images = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    if rng.random() < settings.jpeg_probability:
+        one, quality = int(rng.integers(len(values))), int(rng.integers(30, 90))
+        _, content = cv2.imencode(".jpg", degraded_images[one], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        degraded_images[one] = decoded
+    return degraded_images
+
+
+def _glare(size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A bright spot, float32 H x W x 1, grey levels."""
+    y, x = (rng.uniform(0, length) for length in size)
+    radius, peak = size[0] * rng.uniform(0.15, 0.8), rng.uniform(25, 160)
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    spot = peak * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * radius**2))
+    return spot[..., None].astype(np.float32)
 
 
 def noisy(item: TrainingItem, settings: Augmentation, rng: np.random.Generator) -> TrainingItem:

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 _PARTS = (
     "encoder",
     "matching",
+    "stereo",
+    "flow",
     *(f"level {level}" for level in (6, 5, 4, 3, 2)),
     "context",
     "full size",
 )
+
+
+_STEREO = ("stereo.", "quarter.")
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,16 @@ def workload_of(model: keras.Model) -> Workload:
     """Workload of a network with a fixed input size for one pair of frames."""
     import keras
 
-    from dwarf_ros.network.codec import INPUTS
     from dwarf_ros.network.decoder import CostVolumes
+    from dwarf_ros.network.lite.flow import FlowLookup, GlobalFlow
+    from dwarf_ros.network.lite.stereo import DisparityVolume, RowLookup
     from dwarf_ros.network.matching import GlobalMatching
 
     parts: dict[str, int] = {}
     results = 0
     for layer in model.layers:
         outputs = layer.output if isinstance(layer.output, list | tuple) else [layer.output]
-        # The encoder processes the four images as a batch.
-        images = len(INPUTS) if layer.name.startswith("Encoder.") else 1
+        images = _images(layer.name)
         elements = sum(_elements(output) for output in outputs if hasattr(output, "shape"))
         macs = 0
         if isinstance(layer, keras.layers.Conv2D):
@@ -99,6 +104,8 @@ def workload_of(model: keras.Model) -> Workload:
             macs = _correlation_macs(layer)
         elif isinstance(layer, GlobalMatching):
             macs = _matching_macs(layer)
+        elif isinstance(layer, DisparityVolume | RowLookup | FlowLookup | GlobalFlow):
+            macs = _lookup_macs(layer)
         part = _part(layer.name)
         parts[part] = parts.get(part, 0) + images * macs
         results += images * elements
@@ -120,13 +127,32 @@ def _matching_macs(layer: Any) -> int:
     return height * width * (2 * width + height * width) * channels
 
 
+def _lookup_macs(layer: Any) -> int:
+    """Of dwarf_lite_v2's matching layers: each compares a cell with a number of others."""
+    _, height, width, channels = layer.input[0].shape
+    others = layer.output[-1] if type(layer).__name__ == "GlobalFlow" else layer.output
+    others = others[0] if isinstance(others, list | tuple) else others
+    return height * width * channels * int(others.shape[-1])
+
+
 def _elements(tensor: Any) -> int:
     return int(np.prod([side for side in tensor.shape if side is not None]))
 
 
+def _images(name: str) -> int:
+    """Images that a layer processes as a batch: the encoders four, the stereo of dwarf_lite_v2 two."""
+    if name.startswith(("Encoder.", "encoder.")):
+        return 4
+    return 2 if name.startswith(_STEREO) else 1
+
+
 def _part(name: str) -> str:
-    if name.startswith("Encoder."):
+    if name.startswith(("Encoder.", "encoder.")):
         return "encoder"
+    if name.startswith(_STEREO):
+        return "stereo"
+    if name.startswith(("flow.", "pair.", "update_", "change.")):
+        return "flow"
     if "context_network" in name:
         return "context"
     if name == "decoder.matching":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dwarf_ros.network.codec import INPUTS, OUTPUTS, check_size
-from dwarf_ros.network.presets import SCALE_FACTOR, Preset, find_preset
+from dwarf_ros.network.presets import SCALE_FACTOR, LitePreset, Preset, find_preset
 from dwarf_ros.network.weights import load, save
+from dwarf_ros.types import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -15,7 +16,7 @@ __all__ = ["build", "load", "save"]
 
 
 def build(
-    preset: str | Preset = "dwarf",
+    preset: str | Preset | LitePreset = "dwarf",
     height: int | None = None,
     width: int | None = None,
     all_levels: bool = False,
@@ -52,6 +53,14 @@ def build(
     check_size(height, width)
 
     images = {name: keras.Input((height, width, 3), dtype="float32", name=name) for name in INPUTS}
+    if isinstance(preset, LitePreset):
+        from dwarf_ros.network.lite.model import scene_flow
+
+        stacked = keras.layers.Concatenate(axis=0, dtype="float32")(list(images.values()))
+        motion, confidence, stages = scene_flow(stacked, preset)
+        outputs = dict(zip(OUTPUTS, motion, strict=True)) | {"confidence": confidence}
+        outputs |= stages if all_levels else {}
+        return keras.Model(images, outputs, name=preset.name)
     stacked = keras.layers.Concatenate(axis=0)([images[name] for name in INPUTS])
     pyramid = encoder.encode(stacked, preset)
     of_levels = [keras.ops.split(features, len(INPUTS), axis=0) for features in pyramid]
@@ -64,3 +73,23 @@ def build(
         outputs |= {f"level_{level}": motion for level, motion in decoded.levels.items()}
         outputs |= decoded.matches
     return keras.Model(images, outputs, name=preset.name)
+
+
+def build_encoder(preset: str) -> keras.Model:
+    """Build the encoder of `dwarf_lite_v2` alone, to be trained by itself; its layers are named as in the whole network.
+
+    Input: as `build`. Output: dict of `eighth` and `sixteenth`, the features of all images, 4 batch x H / k x W / k x C: those of
+    every left_t0 first, then of every right_t0, ...
+    """
+    import keras
+
+    from dwarf_ros.network.lite.encoder import encode
+
+    sizes = find_preset(preset)
+    if not isinstance(sizes, LitePreset):
+        raise InputError(f"preset: got {preset!r}, expected dwarf_lite_v2")
+    images = {name: keras.Input((None, None, 3), dtype="float32", name=name) for name in INPUTS}
+    stacked = keras.layers.Concatenate(axis=0, dtype="float32")(list(images.values()))
+    features = encode(stacked, sizes)
+    outputs = {"eighth": features.eighth, "sixteenth": features.sixteenth}
+    return keras.Model(images, outputs, name=sizes.name)

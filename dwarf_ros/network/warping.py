@@ -12,6 +12,8 @@ from keras import ops
 
 Tensor = Any
 
+_LARGEST_LOGIT = 30.0
+
 
 def warp_along_disparity_zero_outside(image: Tensor, disparity: Tensor) -> Tensor:
     """Sample each row of `image` at x + disparity, linearly; zero outside the image.
@@ -139,9 +141,9 @@ def enlarge_convex(maps: Tensor, logits: Tensor, factor: int) -> Tensor:
         ],
         axis=3,
     )
-    # Not ops.softmax, which takes engines three times as long over so few values.
+    # Not ops.softmax, which takes engines three times as long over so few values. Limited instead of less their largest.
     logits = ops.reshape(logits, (batch, height, width, factor * factor, 9))
-    weights = ops.exp(logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True)))
+    weights = ops.exp(ops.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT))
     mixed = ops.matmul(weights, around) / ops.sum(weights, axis=-1, keepdims=True)
     mixed = ops.reshape(mixed, (batch, height, width, factor, factor, channels))
     mixed = ops.transpose(mixed, (0, 1, 3, 2, 4, 5))

@@ -24,6 +24,9 @@ FORMAT = "dwarf_ros weights"
 FORMAT_VERSION = "1"
 STORED_DTYPES = ("F32", "F16")
 
+ENCODER = "encoder."
+"""How the names of the layers of dwarf_lite_v2's encoder begin."""
+
 
 @dataclass(frozen=True)
 class WeightsHeader:
@@ -146,6 +149,26 @@ def load(
                 )
             variable.assign(tensors.get_tensor(name).astype(np.float32))
     return model
+
+
+def load_encoder(model: keras.Model, file: str | Path) -> None:
+    """Assign the weights of dwarf_lite_v2's encoder from a file, which may hold nothing else.
+
+    Raises:
+        InputError: the file is missing, damaged, of another preset, or lacks a tensor.
+    """
+    file = Path(file)
+    with _opened(file) as tensors:
+        _header(file, tensors, model.name)
+        present = set(tensors.keys())
+        for name, variable in named_variables(model).items():
+            if not name.startswith(f"dwarf/{ENCODER.replace('.', '/')}"):
+                continue
+            if name not in present:
+                raise InputError(f"{file}: tensor {name} is missing")
+            stored = tensors.get_tensor(name)
+            check_shape(f"{file}: tensor {name}", stored.shape, tuple(variable.shape))
+            variable.assign(stored.astype(np.float32))
 
 
 def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dwarf_ros.datasets.splits import DATASETS
-from dwarf_ros.network.presets import PRESETS, SIZE_MULTIPLE
+from dwarf_ros.network.presets import PRESETS, SIZE_MULTIPLE, LitePreset
 from dwarf_ros.types import InputError
 
 try:
@@ -35,6 +35,9 @@ from dwarf_ros.datasets.augmentation import Augmentation
 
 GENERATED = ("procedural", "drives")
 """Sources that are rendered, not read from a folder."""
+
+IMAGES = "images"
+"""Source of single images with a teacher's features, for the loss `features`."""
 
 
 def _rising(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,8 +64,9 @@ class Data:
     """Samples with ground truth.
 
     Attributes:
-        source: `procedural` (random scenes), `drives` (procedural drives), or the name of a data set.
-        root: folder of a data set; omitted for generated sources.
+        source: `procedural` (random scenes), `drives` (procedural drives), the name of a data set, or `images` (single ones with
+            the features of a teacher).
+        root: folder of a data set or of images; omitted for generated sources.
         split: part of a data set.
         seed: of generated samples.
         count: number of samples to generate; for a data set, the number of samples to use at most, from the first.
@@ -75,7 +79,9 @@ class Data:
         effects: strength of the sensor effects of `procedural`, from 0 to 1.
         images: photos for half of the textures of `procedural`: a folder, or "scikit-image" for those in that package.
         cache: folder for rendered samples, about 4 MB each at 320 x 448 px. With a count well below steps * batch_size most
-            samples are then read instead of rendered, with new crops and colors each time. None disables it.
+            samples are then read instead of rendered, with new crops and colors each time. None disables it. For `images`, the
+            folder of the features, which is required.
+        teacher: for `images`, weights of ptlflow's gmflow_refine.
     """
 
     source: str = "procedural"
@@ -94,6 +100,7 @@ class Data:
     effects: float = 1.0
     images: str | None = None
     cache: File | None = None
+    teacher: File | None = None
 
 
 @dataclass(frozen=True, config=_OPTIONS)
@@ -101,7 +108,8 @@ class Loss:
     """The loss to minimize.
 
     Attributes:
-        kind: `levels`: every level against the ground truth reduced by area averaging; `finest`: the full-size estimate only.
+        kind: `levels`: every level against the ground truth reduced by area averaging; `finest`: the full-size estimate only;
+            `stages`: every stage of dwarf_lite_v2; `features`: the features of dwarf_lite_v2's encoder against a teacher's.
         level_weights: weight of each level, for `levels`; level 0 is the full-size estimate.
         matching_weight: weight of the cross-entropy of the matches, for `levels` and presets with matching.
         weight: of the loss, for `finest`.
@@ -109,7 +117,7 @@ class Loss:
         regularization: factor of the sum of the squares of all weights.
     """
 
-    kind: Literal["levels", "finest"] = "levels"
+    kind: Literal["levels", "finest", "stages", "features"] = "levels"
     level_weights: dict[int, float] = Field(default_factory=dict)
     matching_weight: NonNegativeFloat = 0.0
     weight: PositiveFloat = 0.001
@@ -128,6 +136,7 @@ class Optimizer:
         warm_up_steps: number of steps over which the learning rate rises from 0.
         weight_decay: of AdamW; 0 selects Adam.
         clip_norm: maximum norm of all gradients together; None disables clipping.
+        accumulate: number of steps whose gradients are averaged for one update.
         ema: momentum of the running average of the weights, which is validated and saved; None uses the weights themselves.
     """
 
@@ -137,6 +146,7 @@ class Optimizer:
     warm_up_steps: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.0
     clip_norm: PositiveFloat | None = None
+    accumulate: Count = 1
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
@@ -171,6 +181,8 @@ class TrainingConfig:
         batch_size: samples per step.
         seed: of the weights, the order of the samples and the augmentation.
         weights: file to start from; None starts from random weights.
+        encoder: weights that a training with the loss `features` left, to start dwarf_lite_v2's encoder from.
+        freeze_encoder: leave dwarf_lite_v2's encoder as it is.
         precision: `float32`, or `mixed_bfloat16`, which keeps weights in float32 and computes in bfloat16.
         workers: processes that prepare batches; 0 prepares them between the steps.
         log_every: steps averaged in each line of the log.
@@ -187,6 +199,8 @@ class TrainingConfig:
     optimizer: Optimizer
     seed: NonNegativeInt = 0
     weights: File | None = None
+    encoder: File | None = None
+    freeze_encoder: StrictBool = False
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     workers: NonNegativeInt = 0
     log_every: Count = 1
@@ -279,14 +293,31 @@ def check_config(config: TrainingConfig) -> None:
         InputError: one line that names the key.
     """
     _expect(config.preset in PRESETS, "preset", config.preset, f"one of {', '.join(PRESETS)}")
-    if config.weights is not None:
-        _expect(config.weights.is_file(), "weights", config.weights, "a file that exists")
+    for key in ("weights", "encoder"):
+        file = getattr(config, key)
+        _expect(file is None or file.is_file(), key, file, "a file that exists")
     _expect(bool(config.data), "data", None, "at least one source")
     for index, data in enumerate(config.data):
         _check_data(data, f"data[{index}]" if len(config.data) > 1 else "data")
     if config.validation is not None:
         _check_data(config.validation.data, "validation.data")
+    _check_loss(config)
+
+
+def _check_loss(config: TrainingConfig) -> None:
     loss, preset = config.loss, PRESETS[config.preset]
+    is_lite = isinstance(preset, LitePreset)
+    kinds = ("stages", "features") if is_lite else ("levels", "finest")
+    _expect(loss.kind in kinds, "loss.kind", loss.kind, f"{' or '.join(kinds)} for {preset.name}")
+    single = [data.source == IMAGES for data in config.data]
+    expected = "images for the loss features, and only for it"
+    source = config.data[0].source
+    _expect(all(s == (loss.kind == "features") for s in single), "data.source", source, expected)
+    for key in ("encoder", "freeze_encoder"):
+        value = getattr(config, key)
+        _expect(is_lite or not value, key, value, f"none for {preset.name}")
+    if isinstance(preset, LitePreset):
+        return
     if loss.kind == "levels":
         levels = (0, *range(preset.finest_level, preset.coarsest_level + 1))
         expected = f"weights > 0 of some of the levels {', '.join(map(str, levels))}"
@@ -313,7 +344,7 @@ def learning_rate(settings: Optimizer, step: int, steps: int) -> float:
 
 
 def _check_data(data: Data, key: str) -> None:
-    sources = (*GENERATED, *DATASETS)
+    sources = (*GENERATED, *DATASETS, IMAGES)
     _expect(data.source in sources, f"{key}.source", data.source, f"one of {', '.join(sources)}")
     if data.source in GENERATED:
         _expect(data.count is not None, f"{key}.count", None, "how many samples to generate")
@@ -321,6 +352,13 @@ def _check_data(data: Data, key: str) -> None:
     else:
         found = data.root is not None and data.root.is_dir()
         _expect(found, f"{key}.root", data.root, f"a folder with {data.source}")
+    if data.source == IMAGES:
+        _expect(data.cache is not None, f"{key}.cache", None, "a folder for the features")
+        found = data.teacher is not None and data.teacher.is_file()
+        _expect(
+            found, f"{key}.teacher", data.teacher, "weights of gmflow_refine, a file that exists"
+        )
+    elif data.source not in GENERATED:
         expected = "none: the samples are files already"
         _expect(data.cache is None, f"{key}.cache", data.cache, expected)
 

@@ -17,14 +17,22 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from dwarf_ros.datasets.augmentation import TrainingItem, augment, make_item
+from dwarf_ros.datasets.augmentation import (
+    TrainingItem,
+    augment,
+    degraded,
+    make_item,
+    noisy,
+    recolored,
+)
 from dwarf_ros.datasets.splits import open_dataset
 from dwarf_ros.files import write_atomically
 from dwarf_ros.network.codec import SIGNS
 from dwarf_ros.samples import Maps, Sample, SampleTruth
 from dwarf_ros.synthetic.drives import ProceduralDrive
 from dwarf_ros.synthetic.scenes import TrainingScenes
-from dwarf_ros.training.config import GENERATED, Data, TrainingConfig
+from dwarf_ros.training.config import GENERATED, IMAGES, Data, TrainingConfig
+from dwarf_ros.training.features import FeatureImages, cropped
 from dwarf_ros.types import InputError
 from dwarf_ros.workers import map_over
 
@@ -41,7 +49,7 @@ class Batch:
 
     Attributes:
         images: uint8 batch x 4 x H x W x 3: left_t0, right_t0, left_t1, right_t1.
-        truth: float32 batch x H x W x 4, px, in the order and signs of the network's outputs: disparity and next disparity (both
+        truth: for the loss `features`, see `_feature_batch`; else float32 batch x H x W x 4, px, in the order and signs of the network's outputs: disparity and next disparity (both
             negative), u, v; NaN where unknown.
     """
 
@@ -217,11 +225,14 @@ class TrainingItems:
     """
 
     def __init__(self, data: tuple[Data, ...]) -> None:
-        self._items: list[Callable[[int], TrainingItem]] = []
+        self._items: list[Callable[[int], Any]] = []
         self._lengths: list[int] = []
         self._ends = [0]
         for index, entry in enumerate(data):
             key = f"data[{index}]" if len(data) > 1 else "data"
+            if entry.source == IMAGES:
+                self._add_images(entry)
+                continue
             samples = open_samples(entry, key)
             if entry.cache is None:
                 self._items.append(partial(_item, samples))
@@ -232,10 +243,21 @@ class TrainingItems:
             self._lengths.append(len(samples))
             self._ends.append(self._ends[-1] + entry.repeat * len(samples))
 
+    def _add_images(self, entry: Data) -> None:
+        assert entry.root is not None
+        assert entry.teacher is not None
+        assert entry.cache is not None
+        images = FeatureImages(entry.root, entry.teacher, entry.cache)
+        count = min(len(images), entry.count or len(images))
+        self._items.append(images.item)
+        self._lengths.append(count)
+        self._ends.append(self._ends[-1] + entry.repeat * count)
+
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> TrainingItem:
+    def __getitem__(self, index: int) -> Any:
+        """The item: a `TrainingItem`, or a `FeatureItem` of the source `images`."""
         source = bisect_right(self._ends, index) - 1
         return self._items[source]((index - self._ends[source]) % self._lengths[source])
 
@@ -257,15 +279,53 @@ def make_batch(config: TrainingConfig, items: TrainingItems, step: int) -> Batch
 
     Every pass over the items has its own order, and the augmentation of an item depends on the number of items before it.
     """
+    if config.loss.kind == "features":
+        return _feature_batch(config, items, step)
     numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
     augmented = []
     for number in numbers:
-        turn, place = divmod(number, len(items))
-        item = items[int(_order(config.seed, turn, len(items))[place])]
-        rng = np.random.default_rng([config.seed, _DRAWS, number])
+        item, rng = _drawn(config, items, number)
         augmented.append(augment(item, config.augmentation, rng))
     truth = np.stack([item.truth for item in augmented])
     return Batch(np.stack([item.images for item in augmented]), truth * SIGNS)
+
+
+def _drawn(
+    config: TrainingConfig, items: TrainingItems, number: int
+) -> tuple[Any, np.random.Generator]:
+    """The item that comes as that number, and what its augmentation is drawn from."""
+    turn, place = divmod(number, len(items))
+    item = items[int(_order(config.seed, turn, len(items))[place])]
+    return item, np.random.default_rng([config.seed, _DRAWS, number])
+
+
+def _feature_batch(config: TrainingConfig, items: TrainingItems, step: int) -> Batch:
+    """Four single images per sample, which the encoder takes as the images of two frames, and the teacher's features.
+
+    The features of a sample are float32 4 x (h w + h w / 4) x C: those at 1/8 and those at 1/16, row by row.
+    """
+    settings = config.augmentation
+    images: list[np.ndarray] = []
+    features: list[np.ndarray] = []
+    number = step * 4 * config.batch_size
+    while len(images) < 4 * config.batch_size:
+        item, rng = _drawn(config, items, number)
+        # Where an image is too small for the crop, the next step's first comes instead.
+        number += 1
+        crop = cropped(item, settings.height, settings.width, rng)
+        if crop is None:
+            continue
+        clean = TrainingItem(crop.image[None], np.zeros((*crop.image.shape[:2], 4), np.float32))
+        seen = recolored(clean, settings, rng)
+        seen = replace(seen, images=degraded(seen.images, settings, rng))
+        images.append(noisy(seen, settings, rng).images[0])
+        parts = [maps.reshape(-1, maps.shape[-1]) for maps in (crop.eighth, crop.sixteenth)]
+        features.append(np.concatenate(parts).astype(np.float32))
+    shape = (config.batch_size, 4)
+    return Batch(
+        np.stack(images).reshape(*shape, *images[0].shape),
+        np.stack(features).reshape(*shape, *features[0].shape),
+    )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from dwarf_ros import network
 from dwarf_ros.estimators.network import known_scene_flow
 from dwarf_ros.metrics import PixelErrors, disparity_errors, flow_errors
 from dwarf_ros.network.codec import decode, encode
-from dwarf_ros.network.weights import named_variables
+from dwarf_ros.network.weights import ENCODER, load_encoder, named_variables
 from dwarf_ros.progress import Progress
 from dwarf_ros.samples import Sample
 from dwarf_ros.signals import stop_requests
@@ -52,6 +52,12 @@ from dwarf_ros.training.losses import (
     matching_loss,
     multilevel_loss,
     squared_weights,
+)
+from dwarf_ros.training.stage_losses import (
+    FEATURE_WEIGHTS,
+    STAGE_WEIGHTS,
+    feature_losses,
+    stage_losses,
 )
 from dwarf_ros.types import InputError
 from dwarf_ros.visualization.panels import scene_flow_panel
@@ -145,13 +151,21 @@ def make_model(config: TrainingConfig) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        model = network.build(config.preset, all_levels=True)
+        if config.loss.kind == "features":
+            model = network.build_encoder(config.preset)
+        else:
+            model = network.build(config.preset, all_levels=True)
     finally:
         keras.config.set_dtype_policy(policy)
     if config.weights is not None:
         first = named_variables(network.load(config.weights, config.preset))
         for name, variable in named_variables(model).items():
             variable.assign(first[name].value)
+    if config.encoder is not None:
+        load_encoder(model, config.encoder)
+    if config.freeze_encoder:
+        for layer in model.layers:
+            layer.trainable = not layer.name.startswith(ENCODER)
     # On TensorFlow, XLA takes long to compile and gains nothing; on JAX there is no other way to compile.
     model.compile(_optimizer(config), jit_compile=keras.backend.backend() == "jax")
     model.optimizer.build(model.trainable_variables)
@@ -169,6 +183,15 @@ def losses(config: TrainingConfig, outputs: Any, truth: Any, weights: list[Any])
     if loss.kind == "finest":
         parts = []
         total = finest_loss(outputs, truth, loss.weight, loss.flow_weight)
+    elif loss.kind == "stages":
+        parts = stage_losses(outputs, truth)
+        total = sum(parts)
+    elif loss.kind == "features":
+        # The encoder's outputs are in the order of the images of all samples.
+        cells, channels = truth.shape[2:]
+        teacher = ops.reshape(ops.swapaxes(truth, 0, 1), (-1, cells, channels))
+        parts = feature_losses(outputs, teacher)
+        total = sum(parts)
     else:
         parts = [
             multilevel_loss(outputs, truth, {level: weight}, loss.flow_weight)
@@ -186,6 +209,9 @@ def loss_names(config: TrainingConfig) -> list[str]:
     """Names of the losses of a step: `loss`, which is minimized, and its weighted parts if it has several."""
     if config.loss.kind == "finest":
         return ["loss"]
+    if config.loss.kind in ("stages", "features"):
+        terms = STAGE_WEIGHTS if config.loss.kind == "stages" else FEATURE_WEIGHTS
+        return ["loss", *(f"loss_{name}" for name in terms)]
     levels = [f"loss_level_{level}" for level in config.loss.level_weights]
     return ["loss", *levels, *(["loss_matching"] if config.loss.matching_weight else [])]
 
@@ -409,6 +435,7 @@ def _optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
         "global_clipnorm": settings.clip_norm,
         "use_ema": settings.ema is not None,
         "ema_momentum": settings.ema or 0.99,
+        "gradient_accumulation_steps": settings.accumulate if settings.accumulate > 1 else None,
     }
     if settings.weight_decay:
         return keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)

@@ -136,7 +136,7 @@ def test_unknown_preset_is_refused():
         build("dwarfish")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["dwarf", "dwarf_lite"])
 def test_every_weight_has_a_gradient(preset, request):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("gradients are taken with tensorflow here")
@@ -201,8 +201,8 @@ def multiply_accumulates(model, preset):
 
 def test_lite_takes_a_fraction_of_the_arithmetic():
     cost = {
-        name: multiply_accumulates(build(name, height=384, width=1280), preset)
-        for name, preset in PRESETS.items()
+        name: multiply_accumulates(build(name, height=384, width=1280), PRESETS[name])
+        for name in ("dwarf", "dwarf_lite")
     }
     assert cost["dwarf"] == pytest.approx(236.7e9, rel=0.002)
     assert cost["dwarf_lite"] == pytest.approx(20.4e9, rel=0.01)

@@ -28,9 +28,11 @@ def test_ready_configurations_are_valid_once_their_files_are_there(file, tmp_pat
     for data in (*sources, values.get("validation", {}).get("data", {})):
         if "root" in data:
             Path(data["root"]).mkdir(parents=True, exist_ok=True)
-    if "weights" in values:
-        Path(values["weights"]).parent.mkdir(parents=True, exist_ok=True)
-        Path(values["weights"]).touch()
+    files = [values.get(key) for key in ("weights", "encoder")]
+    for name in (*files, *(data.get("teacher") for data in sources)):
+        if name is not None:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
     config = read_config(file)
     assert config_values(config)["steps"] == values["steps"]
     assert parse_config(config_values(config)) == config
