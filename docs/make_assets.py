@@ -21,7 +21,7 @@ import numpy as np
 from network_drawing import network_drawing
 
 from dwarf_ros.engines import PRECISIONS_OF
-from dwarf_ros.estimators import choose_estimator, load_estimator
+from dwarf_ros.estimators import choose_estimator
 from dwarf_ros.evaluation.charts import Chart, Series
 from dwarf_ros.evaluation.report import write_chart
 from dwarf_ros.formats import (
@@ -29,10 +29,12 @@ from dwarf_ros.formats import (
     read_flow_png,
     write_atomically,
 )
+from dwarf_ros.motion.refined import load_estimator
 from dwarf_ros.network.presets import DWARF, DWARF_LITE, PRESETS, SIZE_MULTIPLE, Preset
 from dwarf_ros.samples import Maps, SampleTruth
 from dwarf_ros.synthetic.drives import ProceduralDrive, write_drive
 from dwarf_ros.synthetic.scenes import TrainingScenes
+from dwarf_ros.viewing.motion import MotionHistory
 from dwarf_ros.viewing.pictures import panel, picture_of
 from dwarf_ros.viewing.results import Result
 from dwarf_ros.visualization.colors import disparity_color, flow_color
@@ -57,6 +59,7 @@ def main() -> int:
         name = "flow_key" if kind == "key" else kind
         write_picture(f"{name}.png", picture_of(result, kind))
     write_picture("first_picture.jpg", panel(replace(result, truth=None), 1100))
+    write_picture("moving.jpg", picture_of(result, "moving"))
     write_picture("errors.jpg", picture_of(result, "errors"))
     write_picture("rectification.jpg", rectification())
     write_picture("training_scenes.jpg", training_scenes())
@@ -84,7 +87,7 @@ def write_picture(name: str, rgb: np.ndarray) -> None:
 
 
 def street() -> Result:
-    """Estimate of `classical` for two frames of a synthetic street, with ground truth."""
+    """Refined estimate of `classical` for two frames of a synthetic street, with ground truth and moving objects."""
     drive = ProceduralDrive(SEED, FRAME + 2, WIDTH, HEIGHT)
     previous, current = drive[FRAME], drive[FRAME + 1]
     truth = drive.ground_truth(FRAME, FRAME + 1)
@@ -98,7 +101,8 @@ def street() -> Result:
     occluded = truth.disparity_occluded | truth.flow_occluded
     both = SampleTruth(occ=maps(~known.valid), noc=maps(~known.valid | occluded))
     scene_flow = load_estimator("classical").estimate(previous, current)
-    return Result("000010", scene_flow, previous.left, "classical on opencv", truth=both)
+    result = Result("000010", scene_flow, previous.left, "classical on opencv", truth=both)
+    return MotionHistory().add(result)
 
 
 def rectification() -> np.ndarray:
