@@ -163,7 +163,7 @@ def print_evaluation(evaluation: RecordingEvaluation) -> None:
         shown = _shown(value) if value is None or isinstance(value, float) else str(value)
         table.add_row(label, shown, unit)
     for label, value, unit in _odometry_rows(evaluation.odometry):
-        table.add_row(label, _shown(value) if isinstance(value, float) else str(value), unit)
+        table.add_row(label, f"{value:.4f}" if isinstance(value, float) else str(value), unit)
     console.print(table)
 
 
@@ -347,7 +347,7 @@ def _notes(evaluation: RecordingEvaluation) -> list[str]:
             "Rigid scene: flow and next disparity compared with those predicted from the estimate's disparity and the camera's motion. Which "
             "pixels stand still is not known and is not decided by the error: bodies that move count too, so medians and the "
             "share within 3 px tell of the standing scene. By the poses, their own error is included; the estimate's own motion "
-            "is the one that most of its pixels agree on."
+            "is the one that most of its pixels agree on; a refined estimate follows it by construction."
         )
     else:
         notes.append(
