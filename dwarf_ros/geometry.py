@@ -137,6 +137,7 @@ def position_and_velocity_planes(
     columns: slice,
     max_depth: float = np.inf,
     min_disparity: float = 0.0,
+    over_ground: bool = False,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Positions and velocities of some pixels, as of `scene_flow_points` and `velocities`, but plane by plane and faster.
 
@@ -146,6 +147,8 @@ def position_and_velocity_planes(
         columns: of the pixels.
         max_depth: farther points are unknown, m.
         min_disparity: points of smaller disparity are unknown, px.
+        over_ground: velocities against the static scene, where the scene flow's ego-motion is known, instead of the
+            camera.
 
     Returns:
         position: x, y and z in m, each float32 rows x columns; NaN where unknown.
@@ -175,6 +178,10 @@ def position_and_velocity_planes(
         component += slope
         component *= z_next
     velocity = [u, v, z_next]
+    ego_motion = scene_flow.ego_motion
+    if over_ground and ego_motion is not None and ego_motion.transform is not None:
+        back = np.linalg.inv(ego_motion.transform).astype(np.float32)
+        velocity = [row[0] * u + row[1] * v + row[2] * z_next + row[3] for row in back[:3]]
     for component, before in zip(velocity, position, strict=True):
         component -= before
         component *= np.float32(1.0 / scene_flow.dt)

@@ -20,6 +20,7 @@ PARAMETERS = {
     "engine": "Inference engine of the network: auto, tensorflow, openvino or onnxruntime.",
     "weights": "Weights file of the network.",
     "precision": "Arithmetic of the network: f32, tf32, bf16, int8 or auto.",
+    "refine": "Refinement by the camera's own motion: rigid or none.",
     "image_transport": "Transport of the images: raw or compressed.",
     "reliable": "Request reliable images, which only reliable publishers match: true or false.",
     "reference": "Reference frame of the estimate: current or previous.",

@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 
 from dwarf_ros.share import share_directory
-from dwarf_ros.types import InputError, SceneFlow, StereoCamera
+from dwarf_ros.types import EgoMotion, InputError, SceneFlow, StereoCamera
 
 SCENE_FLOW_TYPE = "dwarf_ros/msg/SceneFlow"
+OPTIONAL_MAPS = {
+    "disparity_confidence": "32FC1",
+    "flow_confidence": "32FC1",
+    "motion_mask": "mono8",
+}
+"""Images that may be empty, with their encodings."""
+
 CAMERA_FIELDS = ("fx", "fy", "cx", "cy", "cx_right", "baseline")
 
 
@@ -50,9 +57,49 @@ def scene_flow_from_message(msg: Any, name: str = "scene flow") -> SceneFlow:
             dt=(_nanoseconds(msg.other_stamp) - stamp) * 1e-9,
             camera=camera,
             frame_id=msg.header.frame_id,
+            ego_motion=_ego_motion(msg),
+            **{
+                field: _map(getattr(msg, field), field, encoding)
+                for field, encoding in OPTIONAL_MAPS.items()
+                if getattr(msg, field).width
+            },
         )
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+
+
+def ego_motion_fields(ego_motion: EgoMotion | None) -> dict[str, Any]:
+    """The fields of the message about ego-motion."""
+    fields: dict[str, Any] = {
+        "ego_motion": np.zeros(0),
+        "ego_motion_covariance": np.zeros(0),
+        "static_fraction": 0.0,
+        "no_ego_motion": "",
+    }
+    if ego_motion is None:
+        return fields
+    if ego_motion.transform is None or ego_motion.covariance is None:
+        return fields | {"no_ego_motion": ego_motion.reason or ""}
+    return fields | {
+        "ego_motion": ego_motion.transform.ravel(),
+        "ego_motion_covariance": ego_motion.covariance.ravel(),
+        "static_fraction": float(ego_motion.static_fraction),
+    }
+
+
+def _ego_motion(msg: Any) -> EgoMotion | None:
+    if not len(msg.ego_motion):
+        return EgoMotion(reason=msg.no_ego_motion) if msg.no_ego_motion else None
+    sizes = len(msg.ego_motion), len(msg.ego_motion_covariance)
+    if sizes != (16, 36):
+        raise InputError(
+            f"ego_motion and its covariance have {sizes[0]} and {sizes[1]} numbers, expected 16 and 36"
+        )
+    return EgoMotion(
+        np.array(msg.ego_motion).reshape(4, 4),
+        np.array(msg.ego_motion_covariance).reshape(6, 6),
+        msg.static_fraction,
+    )
 
 
 def _nanoseconds(stamp: Any) -> int:

@@ -1,6 +1,6 @@
 """Differences between ROS 2 from apt and from PyPI.
 
-PyPI lacks cv_bridge and message_filters. Where they are missing or do not work, stand-ins with the same API replace them, no
+PyPI lacks cv_bridge, message_filters and sensor_msgs_py. Where they are missing or do not work, stand-ins with the same API replace them, no
 larger than this package's use.
 """
 
@@ -215,3 +215,37 @@ def subscriber_class() -> type[Any]:
         return importlib.import_module("message_filters").Subscriber
     except ModuleNotFoundError:
         return Subscriber
+
+
+def create_cloud() -> Callable[[Any, list[Any], np.ndarray], Any]:
+    """`sensor_msgs_py.point_cloud2.create_cloud`, else the stand-in."""
+    try:
+        return importlib.import_module("sensor_msgs_py.point_cloud2").create_cloud
+    except ModuleNotFoundError:
+        return unorganized_cloud
+
+
+def unorganized_cloud(header: Any, fields: list[Any], points: np.ndarray) -> Any:
+    """Stand-in for sensor_msgs_py.point_cloud2.create_cloud: a cloud of one row.
+
+    Args:
+        header: of the message.
+        fields: float32, one after the other.
+        points: float32, N x the number of fields.
+    """
+    from sensor_msgs.msg import PointCloud2
+
+    step = 4 * len(fields)
+    cloud = PointCloud2(
+        header=header,
+        height=1,
+        width=len(points),
+        fields=fields,
+        is_bigendian=sys.byteorder == "big",
+        point_step=step,
+        row_step=step * len(points),
+        is_dense=False,
+    )
+    # Not in the constructor, which copies byte by byte.
+    cloud.data = array.array("B", np.ascontiguousarray(points, np.float32).tobytes())
+    return cloud

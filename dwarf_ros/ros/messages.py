@@ -27,8 +27,9 @@ from dwarf_ros.geometry import (
     position_and_velocity_planes,
 )
 from dwarf_ros.recordings.camera_messages import camera_info_fields
+from dwarf_ros.recordings.scene_flow_messages import OPTIONAL_MAPS, ego_motion_fields
 from dwarf_ros.ros import distro
-from dwarf_ros.types import InputError, SceneFlow, StereoCamera
+from dwarf_ros.types import MOVING, InputError, SceneFlow, StereoCamera
 from dwarf_ros.visualization.colors import disparity_color, disparity_scale, flow_color
 
 INVALID_DISPARITY = -1.0
@@ -95,7 +96,7 @@ def image_message(
         )
     try:
         return distro.bridge().cv2_to_imgmsg(
-            image, encoding or _DEFAULT_ENCODINGS[layout], _header(stamp_ns, frame_id)
+            image, encoding or _DEFAULT_ENCODINGS[layout], header_of(stamp_ns, frame_id)
         )
     except TypeError as error:
         raise InputError(f"image: {error}") from None
@@ -106,7 +107,7 @@ def camera_info_messages(
 ) -> tuple[CameraInfo, CameraInfo]:
     """Left and right CameraInfo of a rectified pair without distortion; both carry the left camera's frame (REP-104)."""
     left, right = (
-        CameraInfo(header=_header(stamp_ns, frame_id), **vars(fields))
+        CameraInfo(header=header_of(stamp_ns, frame_id), **vars(fields))
         for fields in camera_info_fields(camera)
     )
     return left, right
@@ -147,7 +148,7 @@ def disparity_message(
     # Whole steps of 16 px keep viewers, which scale their colors by it, from flickering.
     largest = max(float(disparity.max(initial=0.0)), min_disparity)
     message = DisparityImage(
-        header=_header(scene_flow.stamp, scene_flow.frame_id),
+        header=header_of(scene_flow.stamp, scene_flow.frame_id),
         image=image_message(disparity, scene_flow.stamp, scene_flow.frame_id),
         f=camera.fx,
         t=camera.baseline,
@@ -206,6 +207,7 @@ def cloud_message(
     left: np.ndarray,
     max_depth_m: float = np.inf,
     min_disparity: float = DEFAULT_MIN_DISPARITY,
+    over_ground: bool = False,
 ) -> PointCloud2:
     """Organized cloud of the reference frame with a velocity at each point.
 
@@ -217,6 +219,7 @@ def cloud_message(
         left: the reference frame's left image, uint8 RGB, H x W x 3.
         max_depth_m: farther points are unknown, m.
         min_disparity: points of smaller disparity are unknown, px.
+        over_ground: velocities against the static scene, where ego-motion is known, instead of the camera.
 
     Raises:
         InputError: the scene flow has no camera, or dt is 0 s.
@@ -228,7 +231,7 @@ def cloud_message(
     cells = np.frombuffer(data, np.float32).reshape(height, width, len(_CLOUD_FIELDS))
     for rows in _row_blocks(height):
         position, velocity = position_and_velocity_planes(
-            scene_flow, rows, slice(None), max_depth_m, min_disparity
+            scene_flow, rows, slice(None), max_depth_m, min_disparity, over_ground
         )
         # The bytes of 0xAARRGGBB, lowest first, are blue, green, red, alpha.
         color = cv2.cvtColor(left[rows], cv2.COLOR_RGB2BGRA).view("<u4")[..., 0]
@@ -236,7 +239,7 @@ def cloud_message(
         packed = color.astype(np.uint32, copy=False).view(np.float32)
         cv2.merge([*position, packed, *velocity], cells[rows])
     cloud = PointCloud2(
-        header=_header(scene_flow.stamp, scene_flow.frame_id),
+        header=header_of(scene_flow.stamp, scene_flow.frame_id),
         height=height,
         width=width,
         fields=[
@@ -258,11 +261,11 @@ def markers_message(
     spacing_px: int = DEFAULT_MARKER_SPACING_PX,
     max_depth_m: float = np.inf,
     min_disparity: float = DEFAULT_MIN_DISPARITY,
+    over_ground: bool = False,
 ) -> MarkerArray:
     """One LINE_LIST marker: from every spacing_px-th pixel's point a line along its motion, colored by its speed.
 
-    A line is the displacement in `MARKER_TIME_S`, forward in time, relative to the camera, in the left camera's optical
-    frame, m; blue is slow, red is `MARKER_MAX_SPEED` m/s or more. It lives `MARKER_LIFETIME_S`; without any line the marker
+    A line is the displacement in `MARKER_TIME_S`, forward in time, in the left camera's optical frame, m; blue is slow, red is `MARKER_MAX_SPEED` m/s or more. It lives `MARKER_LIFETIME_S`; without any line the marker
     is deleted.
 
     Args:
@@ -270,6 +273,8 @@ def markers_message(
         spacing_px: distance between the pixels that have a line, px, >= 1.
         max_depth_m: farther points are unknown, m.
         min_disparity: points of smaller disparity are unknown, px.
+        over_ground: displacements against the static scene, where ego-motion is known, instead of the camera: only
+            moving pixels have a line.
 
     Raises:
         InputError: the scene flow has no camera, or dt is 0 s.
@@ -278,9 +283,11 @@ def markers_message(
         slice(min(spacing_px, size) // 2, None, spacing_px) for size in scene_flow.disparity.shape
     )
     position, velocity = position_and_velocity_planes(
-        scene_flow, rows, columns, max_depth_m, min_disparity
+        scene_flow, rows, columns, max_depth_m, min_disparity, over_ground
     )
     known = np.isfinite(velocity[2])
+    if over_ground and scene_flow.motion_mask is not None:
+        known &= scene_flow.motion_mask[rows, columns] == MOVING
     start = np.stack([axis[known] for axis in position], axis=-1).astype(np.float64)
     velocities = np.stack([axis[known] for axis in velocity], axis=-1)
     ends = np.stack([start, start + MARKER_TIME_S * velocities], axis=1).reshape(-1, 3)
@@ -288,7 +295,7 @@ def markers_message(
     level = np.linalg.norm(velocities, axis=-1) * ((len(palette) - 1) / MARKER_MAX_SPEED)
     level = np.minimum(level, len(palette) - 1).astype(int).repeat(2)
     marker = Marker(
-        header=_header(scene_flow.stamp, scene_flow.frame_id),
+        header=header_of(scene_flow.stamp, scene_flow.frame_id),
         ns="scene_flow",
         type=Marker.LINE_LIST,
         action=Marker.ADD if len(ends) else Marker.DELETE,
@@ -334,7 +341,7 @@ def scene_flow_message(scene_flow: SceneFlow, estimator: str = "") -> Any:
         InputError: the message was not built.
     """
     message = own_message_type("SceneFlow")(
-        header=_header(scene_flow.stamp, scene_flow.frame_id), estimator=estimator
+        header=header_of(scene_flow.stamp, scene_flow.frame_id), estimator=estimator
     )
     message.other_stamp = stamp_from_ns(scene_flow.other_stamp)
     for name in ("disparity", "disparity_next", "flow"):
@@ -345,6 +352,13 @@ def scene_flow_message(scene_flow: SceneFlow, estimator: str = "") -> Any:
     if scene_flow.camera is not None:
         for name in ("fx", "fy", "cx", "cy", "cx_right", "baseline"):
             setattr(message, name, float(getattr(scene_flow.camera, name)))
+    for name, encoding in OPTIONAL_MAPS.items():
+        values = getattr(scene_flow, name)
+        if values is not None:
+            image = image_message(values, scene_flow.stamp, scene_flow.frame_id, encoding)
+            setattr(message, name, image)
+    for name, value in ego_motion_fields(scene_flow.ego_motion).items():
+        setattr(message, name, value)
     return message
 
 
@@ -354,5 +368,6 @@ def _camera_of(scene_flow: SceneFlow) -> StereoCamera:
     return scene_flow.camera
 
 
-def _header(stamp_ns: int, frame_id: str) -> Header:
+def header_of(stamp_ns: int, frame_id: str) -> Header:
+    """Header of a stamp, ns, and a frame."""
     return Header(stamp=stamp_from_ns(stamp_ns), frame_id=frame_id)

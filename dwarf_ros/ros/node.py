@@ -21,7 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from dwarf_ros.estimators import load_estimator
+from dwarf_ros.motion.refined import load_estimator
 from dwarf_ros.ros import distro
 from dwarf_ros.ros.inputs import Inputs, Received
 from dwarf_ros.ros.log import ThrottledLog, one_line
@@ -85,6 +85,7 @@ class DwarfNode(LifecycleNode):
                 self._parameter("engine"),
                 self._parameter("precision"),
                 self._parameter("gpu_memory_fraction"),
+                self._parameter("refine"),
             )
             self._outputs = Publishers(self)
             self._worker = Worker(

@@ -66,6 +66,13 @@ PARAMETERS = {
         choices=("f32", "tf32", "bf16", "int8", "auto"),
         changes="configure",
     ),
+    "refine": ParameterSpec(
+        "rigid",
+        "Refinement of the estimate: rigid (static pixels follow the camera's own motion, and each moving object has one "
+        "motion) or none. Without it there is no ego-motion and no moving object.",
+        choices=("rigid", "none"),
+        changes="configure",
+    ),
     "gpu_memory_fraction": ParameterSpec(
         0.0,
         "Largest fraction of each GPU's memory that TensorFlow may use. 0: grows as needed.",
@@ -128,14 +135,29 @@ PARAMETERS = {
         "Estimate only every n-th pair of consecutive frames.",
         between=(1, 1000),
     ),
+    "velocity_frame": ParameterSpec(
+        "ground",
+        "Velocities in scene_flow and scene_flow_markers: ground (against the static scene, so that only what moves by "
+        "itself has a velocity) or camera (relative to the camera). Without ego-motion they are relative to the camera.",
+        choices=("ground", "camera"),
+    ),
+    "odom_frame": ParameterSpec(
+        "odom",
+        "frame_id of odometry and parent frame of the transform that publish_tf publishes.",
+    ),
+    "publish_tf": ParameterSpec(
+        False,
+        "Publish the transform from odom_frame to the left camera's optical frame on /tf. Needs tf2_msgs.",
+        changes="configure",
+    ),
     "max_depth_m": ParameterSpec(
         200.0,
-        "Largest depth in depth, scene_flow and scene_flow_markers, m; farther points are unknown.",
+        "Largest depth in depth and in all points, m; farther points are unknown.",
         between=(0.1, 100000.0),
     ),
     "min_disparity": ParameterSpec(
         0.5,
-        "Smallest disparity in disparity, depth, scene_flow and scene_flow_markers, px; smaller ones are unknown.",
+        "Smallest disparity in disparity, depth and all points, px; smaller ones are unknown.",
         between=(0.01, 1000.0),
     ),
     "occlusion_check": ParameterSpec(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from dwarf_ros.types import SceneFlow
 
 BUSY = "busy"
 FAILED = "failed"
@@ -24,6 +27,49 @@ _RATE_WINDOW_S = 5.0
 _LATENCIES = 200
 
 
+@dataclass(frozen=True)
+class MotionSummary:
+    """The camera's motion of one estimate, for diagnostics.
+
+    Attributes:
+        static_percent: pixels used that agree with it.
+        speed: m/s.
+        yaw_rate: turn about the camera's vertical axis, to the right positive, deg/s.
+        reason: why there is no ego-motion, else empty.
+    """
+
+    static_percent: float = math.nan
+    speed: float = math.nan
+    yaw_rate: float = math.nan
+    reason: str = ""
+
+    @classmethod
+    def of(cls, scene_flow: SceneFlow) -> MotionSummary:
+        """The summary of an estimate."""
+        ego_motion = scene_flow.ego_motion
+        if ego_motion is None:
+            return cls(reason="not computed: refine is none")
+        if ego_motion.transform is None or scene_flow.dt == 0:
+            return cls(reason=ego_motion.reason or "two frames of one time")
+        # The pose of the other frame's camera in the reference's camera frame.
+        pose = np.linalg.inv(ego_motion.transform)
+        return cls(
+            100 * ego_motion.static_fraction,
+            float(np.linalg.norm(pose[:3, 3])) / abs(scene_flow.dt),
+            float(np.degrees(np.arctan2(pose[0, 2], pose[2, 2]))) / scene_flow.dt,
+        )
+
+    def values(self) -> dict[str, str]:
+        """By key of /diagnostics; empty strings where unknown."""
+        numbers = {
+            "static pixels (%)": self.static_percent,
+            "speed (m/s)": self.speed,
+            "yaw rate (deg/s)": self.yaw_rate,
+        }
+        shown = {key: "" if math.isnan(n) else f"{n:.2f}" for key, n in numbers.items()}
+        return shown | {"no ego-motion": self.reason}
+
+
 @dataclass(eq=False)
 class Statistics:
     """Counts of consecutive stereo pairs since the node started; thread-safe.
@@ -36,6 +82,7 @@ class Statistics:
         failing: whether the last pair that the worker took failed.
         latencies_s: from the arrival of a pair's last image until its estimate was published, s; the last ones.
         stages_s: its parts by stage of `STAGES`, s; the last ones. The wait for the partner comes before it.
+        motion: of the last estimate; None before the first.
         clock: monotonic time, s.
     """
 
@@ -48,6 +95,7 @@ class Statistics:
     stages_s: dict[str, deque[float]] = field(
         default_factory=lambda: {stage: deque(maxlen=_LATENCIES) for stage in STAGES}
     )
+    motion: MotionSummary | None = None
     clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -143,4 +191,5 @@ def values_of(counted: Statistics, unpaired: Mapping[str, int]) -> dict[str, obj
         median, p95 = (f"{ms:.1f}" for ms in times_ms[name]) if name in times_ms else ("", "")
         values[f"median {name} (ms)"] = median
         values[f"p95 {name} (ms)"] = p95
-    return {**values, "last error": counted.last_error}
+    motion = counted.motion or MotionSummary()
+    return {**values, **motion.values(), "last error": counted.last_error}

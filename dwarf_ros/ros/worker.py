@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from dwarf_ros.estimators import Estimator
+from dwarf_ros.motion.tracking import Tracker
 from dwarf_ros.recordings.white_level import StreamWhiteLevel
 from dwarf_ros.ros.inputs import Received, decode
 from dwarf_ros.ros.log import ThrottledLog, one_line
-from dwarf_ros.ros.outputs import Estimate, Publishers
+from dwarf_ros.ros.odometry import Odometry
+from dwarf_ros.ros.outputs import OBJECT_TOPICS, POSE_TOPICS, Estimate, Publishers
 from dwarf_ros.ros.statistics import (
     BUSY,
     DECODE,
@@ -26,6 +28,7 @@ from dwarf_ros.ros.statistics import (
     STOPPED,
     WAIT,
     WARMING_UP,
+    MotionSummary,
     Statistics,
 )
 from dwarf_ros.ros.synchronizer import ConsecutivePairs, StereoPair
@@ -120,6 +123,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._white_level = StreamWhiteLevel()
         self._decoded: tuple[StereoPair[Received], StereoFrame] | None = None
+        self._tracker, self._odometry = Tracker(), Odometry()
         # Image sizes that the estimator should be, and is, prepared for.
         self._wanted: WarmUp | None = None
         self._warm: WarmUp | None = None
@@ -137,6 +141,7 @@ class Worker:
     def start(self) -> None:
         """Start the thread."""
         self._wanted = self._warm
+        self._tracker, self._odometry = Tracker(), Odometry()
         self._mailbox = Mailbox()
         self._thread = threading.Thread(target=self._run, name="estimate", daemon=True)
         self._thread.start()
@@ -210,20 +215,26 @@ class Worker:
         reference, other = (current, previous) if newest_first else (previous, current)
         scene_flow = self.estimator.estimate(reference, other)
         estimated_s = time.monotonic()
+        frame_id = self._parameter("frame_id") or scene_flow.frame_id
         valid = scene_flow.valid
         if not self._parameter("occlusion_check"):
             valid = np.isfinite(scene_flow.disparity) & np.isfinite(scene_flow.disparity_next)
             valid &= np.isfinite(scene_flow.flow).all(axis=-1)
-        frame_id = self._parameter("frame_id") or scene_flow.frame_id
+        scene_flow = dataclasses.replace(scene_flow, frame_id=frame_id, valid=valid)
         estimate = Estimate(
-            dataclasses.replace(scene_flow, frame_id=frame_id, valid=valid),
+            scene_flow,
             reference.left,
             self._parameter("max_depth_m"),
             self._parameter("min_disparity"),
             self._parameter("marker_spacing_px"),
+            self._parameter("odom_frame"),
+            self._parameter("velocity_frame") == "ground",
             self.estimator.name,
             job.arrived_s,
+            self._tracker.update(scene_flow) if OBJECT_TOPICS & set(topics) else (),
+            self._odometry.update(scene_flow) if POSE_TOPICS & set(topics) else None,
         )
+        self._statistics.motion = MotionSummary.of(scene_flow)
         self._publishers.publish(topics, estimate)
         return {
             WAIT: abs(pairs.current.left.arrived_s - pairs.current.right.arrived_s),

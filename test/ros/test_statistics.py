@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("diagnostic_msgs")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from dwarf_ros.ros.statistics import BUSY, DECODE, NETWORK, QUEUE, Statistics, values_of
+from dwarf_ros.motion.rigid import exponential
+from dwarf_ros.ros.statistics import (
+    BUSY,
+    DECODE,
+    NETWORK,
+    QUEUE,
+    MotionSummary,
+    Statistics,
+    values_of,
+)
 from dwarf_ros.ros.status import diagnostics_message, resident_memory_mib
+from dwarf_ros.types import EgoMotion, SceneFlow
 
 
 def counted() -> Statistics:
@@ -100,6 +112,10 @@ def test_values_and_status_carry_every_count():
         "p95 network (ms)": "14.5",
         "median encode (ms)": "",
         "p95 encode (ms)": "",
+        "static pixels (%)": "",
+        "speed (m/s)": "",
+        "yaw rate (deg/s)": "",
+        "no ego-motion": "",
         "last error": "left/image_rect: data has 0 bytes",
     }
     message = diagnostics_message(
@@ -118,3 +134,32 @@ def test_values_and_status_carry_every_count():
 
 def test_before_the_first_estimate_there_is_no_latency():
     assert values_of(Statistics(), {})["median latency (ms)"] == ""
+
+
+@pytest.mark.parametrize("dt", [0.1, -0.1])
+def test_the_cameras_motion_is_forward_in_time(dt):
+    # In 0.1 s the camera moves 1 m ahead and turns by 2 degrees to the right.
+    pose = exponential(np.array([0, 0, 1, 0, np.radians(2), 0]))
+    transform = np.linalg.inv(pose) if dt > 0 else pose
+    unknown = np.full((2, 2), np.nan, np.float32)
+    scene_flow = SceneFlow(
+        unknown,
+        unknown,
+        np.stack([unknown, unknown], axis=-1),
+        np.zeros((2, 2), bool),
+        dt=dt,
+        ego_motion=EgoMotion(transform, np.eye(6), 0.9),
+    )
+    assert MotionSummary.of(scene_flow).values() == {
+        "static pixels (%)": "90.00",
+        "speed (m/s)": "10.00",
+        "yaw rate (deg/s)": "20.00",
+        "no ego-motion": "",
+    }
+    for ego_motion, reason in (
+        (EgoMotion(reason="no texture"), "no texture"),
+        (None, "not computed: refine is none"),
+    ):
+        values = MotionSummary.of(replace(scene_flow, ego_motion=ego_motion)).values()
+        assert values["no ego-motion"] == reason
+        assert values["speed (m/s)"] == ""

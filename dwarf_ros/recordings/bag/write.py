@@ -18,7 +18,12 @@ from dwarf_ros.recordings.bag.topics import namespace_prefix
 from dwarf_ros.recordings.bag.transforms import MAP_FROM_OPTICAL, quaternion_of
 from dwarf_ros.recordings.camera_messages import CameraInfoFields, camera_info_fields
 from dwarf_ros.recordings.recording import Recording
-from dwarf_ros.recordings.scene_flow_messages import CAMERA_FIELDS, SCENE_FLOW_TYPE
+from dwarf_ros.recordings.scene_flow_messages import (
+    CAMERA_FIELDS,
+    OPTIONAL_MAPS,
+    SCENE_FLOW_TYPE,
+    ego_motion_fields,
+)
 from dwarf_ros.types import InputError, SceneFlow, as_rgb8
 
 _SIDES = ("left", "right")
@@ -196,7 +201,7 @@ class MessageEncoder:
             width=image.shape[1],
             encoding=encoding,
             is_bigendian=int(sys.byteorder == "big"),
-            step=image[0].nbytes,
+            step=image.nbytes // max(image.shape[0], 1),
             data=np.ascontiguousarray(image).reshape(-1).view(np.uint8),
         )
 
@@ -245,4 +250,11 @@ class MessageEncoder:
             disparity_next=self._image(scene_flow.disparity_next, "32FC1", stamp),
             flow=self._image(scene_flow.flow, "32FC2", stamp),
             valid=self._image(scene_flow.valid.astype(np.uint8) * np.uint8(255), "mono8", stamp),
+            **{
+                name: self._image(values, encoding, stamp)
+                if (values := getattr(scene_flow, name)) is not None
+                else self._image(np.zeros((0, 0), np.uint8), "", stamp)
+                for name, encoding in OPTIONAL_MAPS.items()
+            },
+            **ego_motion_fields(scene_flow.ego_motion),
         )
