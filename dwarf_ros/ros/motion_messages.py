@@ -114,9 +114,9 @@ def _points(
     position, velocity = position_and_velocity_planes(
         scene_flow, whole, whole, max_depth_m, min_disparity, over_ground=True
     )
-    names, planes = ("x", "y", "z"), position
+    names, planes = ["x", "y", "z"], position
     if kind == MOVING:
-        names, planes = (*names, "vx", "vy", "vz"), [*position, *velocity]
+        names, planes = [*names, "vx", "vy", "vz"], [*position, *velocity]
     chosen = np.isfinite(position[2]) & (
         np.zeros_like(position[2], bool)
         if scene_flow.motion_mask is None
