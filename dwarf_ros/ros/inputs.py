@@ -209,7 +209,9 @@ class Inputs:
         publishers = self._node.count_publishers(name)
         if publishers == 0:
             found = self._elsewhere(topic)
-            return f"{name} (no publisher{'; found ' + ', '.join(found) if found else ''})"
+            if found:
+                return f"{name} (no publisher; found {', '.join(found)})"
+            return f"{name} (no publisher)"
         if topic in self._incompatible:
             policy = self._incompatible[topic]
             return f"{name} ({publishers} publisher(s), QoS does not match: {policy})"
