@@ -43,8 +43,8 @@ def _create(options: argparse.Namespace) -> int:
 
     recording = open_recording(options.source)
     with show_progress("writing") as report:
-        create_bag(recording, options.out, options.storage, options.namespace, report)
-    print(f"{options.out}: {len(recording)} stereo frames in {options.storage}")
+        frames = create_bag(recording, options.out, options.storage, options.namespace, report)
+    print(f"{options.out}: {frames} stereo frames in {options.storage}")
     return 0
 
 

@@ -67,7 +67,8 @@ def play(
 ) -> int:
     """Publish a stereo recording on left/ and right/ image_rect and camera_info, until its end or a signal.
 
-    A bag's topics keep their names, unless `remap` renames them or the ROS arguments do. Images keep the colors of their
+    A bag's topics keep their names, unless `remap` or the ROS arguments rename them: in a namespace, they are
+    left/image_rect and its like. Images keep the colors of their
     files (mono8, mono16 or rgb8), are reliable, and have the left camera's frame in every header; left and right have the
     same stamp. A frame that cannot be read is left out, reported and counted. Stamps keep the recording's spacing, shifted so that the first frame is now.
 
@@ -104,10 +105,11 @@ def play(
         log_file = None
         if log is not None:
             log_file = stack.enter_context(contextlib.closing(_FrameLog(log)))
+        node = stack.enter_context(_node(ros_arguments))
         names = recording.topics
-        if names is None or remap:
+        if names is None or remap or node.get_namespace() != "/":
             names = (*IMAGE_TOPICS, *CAMERA_INFO_TOPICS)
-        topics = _Topics(stack.enter_context(_node(ros_arguments)), names, clock)
+        topics = _Topics(node, names, clock)
         topics.wait_for_subscribers(wait_s, stop)
         player = _Player(recording, frames, topics, rate_hz, log_file, stop)
         if loop:

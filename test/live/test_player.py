@@ -334,6 +334,10 @@ def test_a_bag_keeps_its_topics_unless_they_are_renamed(drive, tmp_path, start, 
             "/front and /stereo/right/image_rect",
         ),
         (
+            {"ros_arguments": ["--ros-args", "-r", "__ns:=/front"]},
+            "/front/left/image_rect and /front/right/image_rect",
+        ),
+        (
             {
                 "remap": {
                     "left/image_rect": "/stereo/left/image_rect",

@@ -294,12 +294,31 @@ def test_nothing_is_left_of_a_bag_that_could_not_be_finished(tmp_path, storage):
     class Broken(Source):
         def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
             if index == 3:
-                raise InputError("000003.png: truncated")
+                raise OSError(28, "No space left on device")
             return super().read(index)
 
-    with pytest.raises(InputError, match=r"000003\.png"):
+    with pytest.raises(InputError, match="No space left on device"):
         create_bag(Broken(), tmp_path / "bag", storage)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_that_cannot_be_read_is_not_written(tmp_path, caplog):
+    class Damaged(Source):
+        broken = (0, 3)
+
+        def read(self, index: int) -> tuple[np.ndarray, np.ndarray, StereoCamera]:
+            if index in self.broken:
+                raise InputError(f"{index:06d}.png: truncated")
+            return super().read(index)
+
+    source = Damaged()
+    assert create_bag(source, tmp_path / "bag") == 3
+    assert open_bag(tmp_path / "bag").stamps == [source.stamps[index] for index in (1, 2, 4)]
+    assert "frame 3 is left out: 000003.png: truncated" in caplog.text
+    source.broken = range(5)
+    with pytest.raises(InputError, match=r"000004\.png"):
+        create_bag(source, tmp_path / "none")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bag"]
 
 
 @pytest.mark.parametrize(

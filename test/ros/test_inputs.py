@@ -100,6 +100,9 @@ def test_equal_stamps_and_time_jumping_back_and_forward_do_not_stop_it(start_nod
     before = stamp_of(flows[-1])
     rig.frames = -1000
     rig.feed_until(lambda: "time of the left images jumped back" in process.log())
+    (jump,) = (line for line in process.log().splitlines() if "left images jumped back" in line)
+    # As at every turn of a loop.
+    assert "[INFO]" in jump
     rig.feed_until(lambda: stamp_of(flows[-1]) < before)
     rig.frames += 2000
     rig.feed_until(
@@ -343,3 +346,15 @@ def test_compressed_images_are_estimated_and_damaged_ones_reported(start_node, r
 def cut(message: Any) -> None:
     if isinstance(message, CompressedImage):
         message.data = message.data[:20]
+
+
+def test_topics_of_another_name_are_pointed_out(start_node, rig):
+    process = start_node(*CLASSICAL)
+    while rig.publishers:
+        rig.node.destroy_publisher(rig.publishers.popitem()[1])
+    for topic in ("left/image_rect", "right/image_rect"):
+        rig.node.create_publisher(Image, f"/stereo/{topic}", 10)
+    process.wait_for_log(
+        r"/left/image_rect \(no publisher; found /stereo/left/image_rect, /stereo/right/image_rect\)"
+    )
+    assert process.stop() == 0

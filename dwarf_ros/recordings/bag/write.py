@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import sys
@@ -26,6 +27,8 @@ from dwarf_ros.recordings.scene_flow_messages import (
 )
 from dwarf_ros.types import InputError, SceneFlow, as_rgb8
 
+_log = logging.getLogger(__name__)
+
 _SIDES = ("left", "right")
 _MAP = "map"
 
@@ -40,25 +43,28 @@ def create_bag(
     storage: Literal["mcap", "sqlite3"] = "mcap",
     namespace: str = "",
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> int:
     """Write a recording as a rosbag2 folder, as if two cameras had been recorded.
 
     Topics in the namespace: left/image_rect and right/image_rect (mono8, mono16 or rgb8 as the source; 16-bit color is
     converted to rgb8), left/camera_info and right/camera_info. All headers have the left camera's frame_id. With poses, /tf
     has the transform from map to that frame at each frame's stamp; map is the first pose's world with x forward and z up
     (REP-103). Messages are timed by their stamps. Stamps that start before 1000 s after the epoch are no dates and are
-    shifted by 1000 s.
+    shifted by 1000 s. A frame that cannot be read is left out and logged.
 
     Args:
         recording: at least one frame.
         out: folder to create; it appears whole or not at all, and must not exist.
         storage: file format.
         namespace: of the topics, such as "stereo".
-        progress: called after each frame with the number of frames written and the total.
+        progress: called after each frame with its number from 1 and the total.
+
+    Returns:
+        how many frames were written.
 
     Raises:
-        InputError: the folder exists or cannot be written, the namespace is not valid, rosbags is not installed, or a frame of
-            the recording cannot be read.
+        InputError: the folder exists or cannot be written, the namespace is not valid, rosbags is not installed, or no frame of
+            the recording can be read.
     """
     if storage not in ("mcap", "sqlite3"):
         raise InputError(f"storage: {storage!r}, expected mcap or sqlite3")
@@ -79,8 +85,9 @@ def create_bag(
         raise _write_error(out, error) from None
     try:
         # The files inside are named after the folder, so that it must have its name from the start.
-        _write_bag(recording, beside / out.name, storage, prefix, store, progress)
+        written = _write_bag(recording, beside / out.name, storage, prefix, store, progress)
         (beside / out.name).rename(out)
+        return written
     except InputError:
         raise
     # Of SQLite and of the library, whose errors have no common base.
@@ -102,7 +109,8 @@ def _write_bag(
     prefix: str,
     store: Any,
     progress: Callable[[int, int], None] | None,
-) -> None:
+) -> int:
+    written = 0
     stamps, poses = recording.stamps, recording.poses
     shift = _UNDATED_BELOW if stamps[0] < _UNDATED_BELOW else 0
     for stamp in (stamps[0] + shift, stamps[-1] + shift):
@@ -121,7 +129,16 @@ def _write_bag(
         tf = MESSAGE_TYPES["tf"]
         transforms = add_topic(writer, store, TF_TOPIC, tf) if poses is not None else None
         for index in range(len(recording)):
-            left, right, camera = recording.read(index)
+            if progress is not None:
+                progress(index + 1, len(recording))
+            try:
+                left, right, camera = recording.read(index)
+            except InputError as error:
+                _log.warning("frame %d is left out: %s", index, error)
+                if written == 0 and index == len(recording) - 1:
+                    raise
+                continue
+            written += 1
             stamp = stamps[index] + shift
             for connection, fields in zip(infos, camera_info_fields(camera), strict=True):
                 writer.write(connection, stamp, encode.camera_info(fields, stamp))
@@ -129,8 +146,7 @@ def _write_bag(
                 writer.write(connection, stamp, encode.image(image, stamp))
             if poses is not None and transforms is not None:
                 writer.write(transforms, stamp, encode.transform(poses[index], stamp))
-            if progress is not None:
-                progress(index + 1, len(recording))
+    return written
 
 
 def bag_writer(folder: Path, storage: Literal["mcap", "sqlite3"] = "mcap") -> Any:
