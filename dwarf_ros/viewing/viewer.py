@@ -168,7 +168,8 @@ class ResultLog:
         )
         self._recording.log("camera/velocity", arrows)
         if result.trajectory is not None and len(result.trajectory) > 1:
-            line = rr.LineStrips3D([result.trajectory], colors=[EGO_COLOR], radii=0.05)
+            radii = rr.Radius.ui_points(2)
+            line = rr.LineStrips3D([result.trajectory], colors=[EGO_COLOR], radii=radii)
             self._recording.log("camera/trajectory", line)
 
 
