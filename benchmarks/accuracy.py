@@ -15,8 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -25,6 +24,7 @@ import numpy as np
 from dwarf_ros.datasets.splits import open_dataset
 from dwarf_ros.estimators import Estimator, choose_estimator, load
 from dwarf_ros.evaluation.kitti.rules import fill_disparity, fill_flow
+from dwarf_ros.evaluation.odometry import odometry_errors
 from dwarf_ros.files import write_atomically
 from dwarf_ros.metrics import PixelErrors, disparity_errors, flow_errors
 from dwarf_ros.motion.refined import RefinedEstimator
@@ -191,23 +191,16 @@ def changed(sample: Sample, change: Callable[[list[np.ndarray]], list[np.ndarray
 
 
 def ego_motion_errors(sequence: Path, estimator: Estimator) -> dict[str, float]:
-    """Translation error, % of the path, and rotation error, degrees per frame: mean and median over pairs of frames."""
+    """Errors of the ego-motion of consecutive frames against the poses, by name; see `OdometryErrors`."""
     recording = open_recording(sequence)
     refined = RefinedEstimator(estimator, remember=False)
-    translation, rotation = [], []
-    for first, second in pairwise(range(len(recording))):
+    motions = []
+    for first, second in recording.pairs():
         motion = refined.estimate(recording[first], recording[second]).ego_motion
-        if motion is None or motion.transform is None:
-            continue
-        true = np.linalg.inv(recording.poses[second]) @ recording.poses[first]
-        off = np.linalg.inv(true) @ motion.transform
-        translation.append(100 * np.linalg.norm(off[:3, 3]) / np.linalg.norm(true[:3, 3]))
-        rotation.append(np.degrees(np.linalg.norm(cv2.Rodrigues(off[:3, :3])[0])))
-    return {
-        "pairs": len(translation),
-        "translation_percent": float(np.mean(translation)),
-        "rotation_deg_median": float(np.median(rotation)),
-    }
+        motions.append(None if motion is None else motion.transform)
+    assert recording.poses is not None
+    errors = asdict(odometry_errors(motions, recording.poses))
+    return {name: value for name, value in errors.items() if value is not None}
 
 
 if __name__ == "__main__":
