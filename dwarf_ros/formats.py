@@ -324,6 +324,18 @@ def _decode(path: PathLike, data: bytes, flags: int, size: tuple[int, int] | Non
     return image
 
 
+def check_encoded(name: PathLike, data: bytes) -> None:
+    """Refuse a PNG or JPEG that is cut short, damaged or of another size than its header says.
+
+    Raises:
+        InputError: it is so; the message begins with the name.
+    """
+    if data.startswith(_PNG_SIGNATURE):
+        _check_png(name, data)
+    elif data.startswith(b"\xff\xd8"):
+        _check_jpeg(name, data)
+
+
 def decode_silently(data: bytes | np.ndarray, flags: int) -> np.ndarray | None:
     """`cv2.imdecode`, or None where it fails; OpenCV's own messages about a damaged image stay off stderr."""
     if not len(data):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from dwarf_ros.formats import decode_silently, least_jpeg_bytes, least_png_bytes
+from dwarf_ros.formats import check_encoded, decode_silently, least_jpeg_bytes, least_png_bytes
 from dwarf_ros.types import InputError, StereoCamera
 
 # Bytes a pixel and the conversion to gray or RGB. An 8UC3 image says nothing of its channels' order: OpenCV's is assumed.
@@ -193,6 +193,17 @@ def _jpeg_size(start: bytes) -> tuple[int, int]:
         position += 2 + length
 
 
+def check_compressed_image(msg: CompressedImageMessage, name: str = "image") -> tuple[int, int]:
+    """Width and height, px, if the image is a whole JPEG or PNG; the picture itself is not decoded.
+
+    Raises:
+        InputError: as `image_from_compressed`.
+    """
+    size = compressed_image_size(msg.data, name)
+    check_encoded(name, bytes(msg.data))
+    return size
+
+
 def image_from_compressed(msg: CompressedImageMessage, name: str = "image") -> np.ndarray:
     """Pixels of a compressed camera image, as image_transport's `compressed` sends it.
 
@@ -206,7 +217,7 @@ def image_from_compressed(msg: CompressedImageMessage, name: str = "image") -> n
     Raises:
         InputError: no JPEG or PNG, one that is damaged, or of other pixels than 8 or 16 bit gray or color.
     """
-    size = compressed_image_size(msg.data, name)
+    size = check_compressed_image(msg, name)
     pixels = decode_silently(msg.data, cv2.IMREAD_UNCHANGED)
     if (
         pixels is None

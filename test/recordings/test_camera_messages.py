@@ -45,6 +45,16 @@ def test_a_jpeg_with_a_lying_header_takes_no_memory():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_an_image_that_is_cut_short_is_no_image(suffix, capfd):
+    data = cv2.imencode(suffix, PIXELS)[1].tobytes()
+    assert image_from_compressed(message(data)).shape == PIXELS.shape
+    for length in (len(data) - 2, len(data) // 2, 30):
+        with pytest.raises(InputError, match="/left: "):
+            image_from_compressed(message(data[:length]), "/left")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_what_compresses_best_is_not_taken_for_a_lie(suffix):
     data = cv2.imencode(suffix, np.zeros((2000, 3000), np.uint8))[1].tobytes()
     assert compressed_image_size(data) == (3000, 2000)

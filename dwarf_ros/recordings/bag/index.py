@@ -19,8 +19,8 @@ from dwarf_ros.recordings.bag.topics import StereoTopics
 from dwarf_ros.recordings.bag.transforms import MAP_FROM_OPTICAL, rotation_of
 from dwarf_ros.recordings.camera_messages import (
     camera_from_messages,
+    check_compressed_image,
     check_image_message,
-    compressed_image_size,
 )
 from dwarf_ros.types import InputError, StereoCamera
 
@@ -152,7 +152,7 @@ def _layout(message: Any, topic: str) -> Layout:
         return Layout(message.width, message.height, message.encoding, frame_id, problem)
     width = height = 0
     try:
-        width, height = compressed_image_size(message.data, topic)
+        width, height = check_compressed_image(message, topic)
     except InputError as error:
         problem = str(error)
     return Layout(width, height, message.format, frame_id, problem)
