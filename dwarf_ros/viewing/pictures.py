@@ -331,6 +331,7 @@ def write_video(
     if width < 320:
         raise InputError(f"width: {width} px, expected at least 320 px")
     writer, scales, size, history = None, None, (0, 0), MotionHistory()
+    drawn = 0
     with refusing_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     # OpenCV chooses the container by the suffix.
@@ -345,13 +346,14 @@ def write_video(
             if picture.shape[1::-1] != size:
                 picture = cv2.resize(picture, size, None, 0, 0, _SMOOTH)
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            drawn += 1
         assert writer is not None
         writer.release()
         # The encoder does not report a full disk.
         written = _count_frames(partial)
-        if written != len(results):
+        if written != drawn:
             raise InputError(
-                f"{out}: {written} of {len(results)} frames could be written, expected space for all on the disk"
+                f"{out}: {written} of {drawn} frames could be written, expected space for all on the disk"
             )
     return written
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from dwarf_ros.samples import SampleTruth
 from dwarf_ros.types import InputError, MovingObject, SceneFlow
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,22 @@ class Results:
         return len(self.names)
 
     def __iter__(self) -> Iterator[Result]:
-        return (self.read(index) for index in range(len(self)))
+        """All results that can be read; the others are left out and logged.
+
+        Raises:
+            InputError: none can be read.
+        """
+        errors = []
+        for index, name in enumerate(self.names):
+            try:
+                result = self.read(index)
+            except InputError as error:
+                errors.append(error)
+                _log.warning("%s is left out: %s", name, error)
+                continue
+            yield result
+        if errors and len(errors) == len(self):
+            raise errors[0]
 
     def only(self, name: str) -> Results:
         """Only the result of that name or number (from 0).

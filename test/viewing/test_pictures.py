@@ -223,14 +223,21 @@ def test_a_video_may_have_a_name_that_is_not_utf8(tmp_path, sequence):
     assert out.stat().st_size > 1000
 
 
-def test_a_damaged_result_leaves_no_half_video(tmp_path, make_result):
+def test_damaged_results_are_left_out_of_a_video(tmp_path, make_result, caplog):
+    damaged = {1}
+
     def read(index: int):
-        if index:
+        if index in damaged:
             raise InputError("damaged")
         return make_result()
 
+    results = Results("here", ["a", "b"], read)
+    assert write_video(results, tmp_path / "run.mp4", width=320) == 1
+    assert "b is left out: damaged" in caplog.text
+    (tmp_path / "run.mp4").unlink()
+    damaged.add(0)
     with pytest.raises(InputError, match="damaged"):
-        write_video(Results("here", ["a", "b"], read), tmp_path / "run.mp4", width=320)
+        write_video(results, tmp_path / "run.mp4", width=320)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,17 @@ def write_single_frame(folder: Path) -> Path:
         "P2: 100 0 96 0 0 100 48 0 0 0 1 0\nP3: 100 0 96 -50 0 100 48 0 0 0 1 0\n"
     )
     return folder
+
+
+def test_results_of_damaged_frames_are_left_out(drive, tmp_path, caplog):
+    copy = tmp_path / "drive"
+    shutil.copytree(drive, copy)
+    left = [file for file, _ in open_recording(copy).files]
+    left[0].write_bytes(left[0].read_bytes()[:100])
+    results = open_results(copy, choice=CLASSICAL)
+    assert [result.name for result in results] == ["000001", "000002"]
+    assert "000000 is left out: " in caplog.text
+    for file in left:
+        file.write_bytes(b"")
+    with pytest.raises(InputError, match="expected a whole image file"):
+        list(open_results(copy, choice=CLASSICAL))
