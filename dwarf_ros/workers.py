@@ -83,8 +83,8 @@ def _map_locally(
     pool = _start_pool(function, processes, use_gpu)
     try:
         while True:
-            room = processes * _ITEMS_PER_WORKER - len(in_progress)
-            in_progress.extend((item, None) for item in itertools.islice(remaining, room))
+            free = processes * _ITEMS_PER_WORKER - len(in_progress)
+            in_progress.extend((item, None) for item in itertools.islice(remaining, free))
             if not in_progress:
                 return
             try:
@@ -170,8 +170,8 @@ def _map_by_ray(
         remaining = iter(items)
         try:
             while True:
-                room = processes * _ITEMS_PER_WORKER - len(in_progress)
-                for item in itertools.islice(remaining, room):
+                free = processes * _ITEMS_PER_WORKER - len(in_progress)
+                for item in itertools.islice(remaining, free):
                     in_progress.append(task.remote(shared, item))
                 if not in_progress:
                     return

@@ -225,8 +225,8 @@ def noisy(item: TrainingItem, settings: Augmentation, rng: np.random.Generator) 
     """Convert to grey or add noise, equal in the three channels, at random."""
     images = item.images
     if rng.random() < settings.gray_probability:
-        grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
-        images = np.repeat(np.stack(grey)[..., None], 3, axis=-1)
+        gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+        images = np.repeat(np.stack(gray)[..., None], 3, axis=-1)
     if settings.noise and rng.random() < 0.5:
         noise = rng.standard_normal((*images.shape[:3], 1), np.float32)
         noise *= np.float32(rng.uniform(0, settings.noise))

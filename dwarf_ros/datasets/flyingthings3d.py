@@ -25,7 +25,7 @@ _SIZE = (960, 540)
 _FOCAL_LENGTH = 1050.0
 _SHORT_FOCAL_LENGTH = 450.0
 _SHORT_FOLDER = "15mm_focallength"
-_BASELINE = 1.0  # in the renderer's unit of length, taken for a metre
+_BASELINE = 1.0  # in the renderer's unit of length, taken for a meter
 
 _IMAGE_SUFFIXES = (".png", ".webp")
 
@@ -117,8 +117,8 @@ class _RenderedPairs:
             InputError: a file is missing, damaged or of another kind or size.
         """
         files = self._files[index]
-        disparity = _read_grey_pfm(files.disparity)
-        change = _read_grey_pfm(files.disparity_change)
+        disparity = _read_gray_pfm(files.disparity)
+        change = _read_gray_pfm(files.disparity_change)
         if change.shape != disparity.shape:
             raise InputError(
                 f"{files.disparity_change}: map is {change.shape[1]} x {change.shape[0]} px, expected "
@@ -278,20 +278,20 @@ def _number(file: Path, stem: str, tree: str) -> tuple[str, int]:
 def _camera(left: Path) -> StereoCamera:
     focal_length = _SHORT_FOCAL_LENGTH if _SHORT_FOLDER in left.parts else _FOCAL_LENGTH
     width, height = _SIZE
-    centre = (width - 1) / 2, (height - 1) / 2
+    center = (width - 1) / 2, (height - 1) / 2
     return StereoCamera(
         fx=focal_length,
         fy=focal_length,
-        cx=centre[0],
-        cy=centre[1],
-        cx_right=centre[0],
+        cx=center[0],
+        cy=center[1],
+        cx_right=center[0],
         baseline=_BASELINE,
         width=width,
         height=height,
     )
 
 
-def _read_grey_pfm(file: Path) -> np.ndarray:
+def _read_gray_pfm(file: Path) -> np.ndarray:
     values = read_pfm(file)
     if values.ndim != 2:
         raise InputError(f"{file}: is a colour PFM, expected a grey one, a map of disparities")

@@ -1,7 +1,7 @@
 """Data sets and their parts by name, the five published splits of KITTI 2015 for training, and folders of proxy labels.
 
 The splits are those of Aleotti et al., "Learning End-to-End Scene Flow by Distilling Single Tasks Knowledge", AAAI 2020:
-either the benchmark's sparse ground truth at frame 10, or proxies, the dense answers of other methods, at every frame.
+either the benchmark's sparse ground truth at frame 10, or proxies, the dense estimates of other methods, at every frame.
 """
 
 from __future__ import annotations

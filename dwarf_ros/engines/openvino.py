@@ -66,12 +66,12 @@ class OpenVinoEngine:
         results = self._compiled([images[name] for name in INPUTS])
         return {name: results[index].copy() for index, name in enumerate(OUTPUTS)}
 
-    def layer_times(self, images: dict[str, np.ndarray], runs: int = 3) -> list[LayerTime]:
-        """Median time of each layer of the network over several runs; compiles it again, with profiling."""
+    def layer_times(self, images: dict[str, np.ndarray]) -> list[LayerTime]:
+        """Median time of each layer of the network over three runs; compiles it again, with profiling."""
         compiled = self._compile(images[INPUTS[0]].shape, PERF_COUNT="YES")
         request = compiled.create_infer_request()
         times: list[list[float]] = []
-        for _ in range(runs + 1):
+        for _ in range(4):
             request.infer([images[name] for name in INPUTS])
             times.append([one.real_time.total_seconds() for one in request.profiling_info])
         middle = np.median(times[1:], axis=0)

@@ -116,8 +116,8 @@ class NetworkSource:
             tools: packages on whose versions the product depends.
         """
         batch, height, width, _ = shape
-        made_by = "".join(f"-{tool}{version(tool)}" for tool in tools)
-        return f"{self._entry_prefix}{kind}-{batch}x{height}x{width}{made_by}"
+        versions = "".join(f"-{tool}{version(tool)}" for tool in tools)
+        return f"{self._entry_prefix}{kind}-{batch}x{height}x{width}{versions}"
 
     @property
     def _entry_prefix(self) -> str:

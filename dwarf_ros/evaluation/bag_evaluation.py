@@ -1,7 +1,7 @@
-"""RecordingEvaluation of a stereo recording: every pair of frames answered and judged, with or without ground truth.
+"""Evaluation of a stereo recording: an estimate for every pair of frames, and its errors with or without ground truth.
 
-The answers are the estimator's, computed here and now, or those that somebody recorded; each answer is for the earlier
-frame of its pair. Figures are pooled over all pixels of all pairs, and the memory needed does not grow with their number.
+The estimates are computed here or were recorded by a live run; each is for the earlier frame of its pair. Figures are pooled over
+all pixels of all pairs, and the memory needed does not grow with their number.
 """
 
 from __future__ import annotations
@@ -312,7 +312,7 @@ def estimate_pair(
     return load_once(choice).estimate(*(recording[index] for index in pair))
 
 
-Answers = Callable[[int], SceneFlow]
+ReadEstimate = Callable[[int], SceneFlow]
 """Function from the number of a frame to its recorded estimate; can be pickled."""
 
 
@@ -323,7 +323,7 @@ class _Task:
     recording: Recording
     choice: EstimatorChoice
     truth: TruthFolder | None
-    answers: Answers | None
+    recorded: ReadEstimate | None
 
 
 _Result = tuple[PairErrors, np.ndarray | None] | str
@@ -337,51 +337,53 @@ def _evaluate_pair(task: _Task, pair: tuple[int, int]) -> _Result:
     except InputError as error:
         return str(error)
     offline = estimator.estimate(reference, other)
-    answer = offline if task.answers is None else task.answers(pair[0])
-    if answer.disparity.shape != reference.left.shape[:2]:
+    estimate = offline if task.recorded is None else task.recorded(pair[0])
+    if estimate.disparity.shape != reference.left.shape[:2]:
         raise InputError(
-            f"estimate for frame {pair[0]}: {answer.disparity.shape[1]} x {answer.disparity.shape[0]} px, expected "
+            f"estimate for frame {pair[0]}: {estimate.disparity.shape[1]} x {estimate.disparity.shape[0]} px, expected "
             f"{reference.left.shape[1]} x {reference.left.shape[0]} px as the recording"
         )
     poses = task.recording.poses
     motion = None if poses is None else motion_between(poses[pair[0]], poses[pair[1]])
-    consistency = check_consistency(answer, estimator, reference, other, motion)
+    consistency = check_consistency(estimate, estimator, reference, other, motion)
     truth = None if task.truth is None else task.truth.read(pair[0])
     errors = PairErrors(
-        answer.valid.size,
-        int(np.count_nonzero(answer.valid)),
+        estimate.valid.size,
+        int(np.count_nonzero(estimate.valid)),
         consistency,
-        live=Difference() if task.answers is None else difference_between(answer, offline),
+        live=Difference() if task.recorded is None else difference_between(estimate, offline),
     )
     if truth is not None:
         make_sample(f"frame {pair[0]}", (reference, other), truth)
-        errors += _truth_errors(answer, truth)
-    return errors, fitted_motion(answer)
+        errors += _truth_errors(estimate, truth)
+    return errors, fitted_motion(estimate)
 
 
-def _truth_errors(answer: SceneFlow, truth: SampleTruth) -> PairErrors:
-    estimate = Maps(answer.disparity, answer.disparity_next, answer.flow)
+def _truth_errors(estimate: SceneFlow, truth: SampleTruth) -> PairErrors:
+    maps = Maps(estimate.disparity, estimate.disparity_next, estimate.flow)
     outliers: Counts = {}
-    for region, maps in (("occ", truth.occ), ("noc", truth.noc)):
-        if maps is not None:
-            for measure, count in evaluate_maps(estimate, maps, truth.objects).items():
+    for region, true in (("occ", truth.occ), ("noc", truth.noc)):
+        if true is not None:
+            for measure, count in evaluate_maps(maps, true, truth.objects).items():
                 outliers.setdefault(measure, {})[region] = count
     end_points = {}
     sparsification: dict[tuple[str, str], Sparsification] = {}
     if truth.occ.disparity is not None:
-        end_points["D1"] = disparity_errors(answer.disparity, truth.occ.disparity)
-        error = disparity_error(answer.disparity, truth.occ.disparity)
-        sparsification |= _sparsification("D1", error, answer.disparity_confidence, answer.valid)
+        end_points["D1"] = disparity_errors(estimate.disparity, truth.occ.disparity)
+        error = disparity_error(estimate.disparity, truth.occ.disparity)
+        sparsification |= _sparsification(
+            "D1", error, estimate.disparity_confidence, estimate.valid
+        )
     if truth.occ.disparity_next is not None:
-        end_points["D2"] = disparity_errors(answer.disparity_next, truth.occ.disparity_next)
+        end_points["D2"] = disparity_errors(estimate.disparity_next, truth.occ.disparity_next)
     if truth.occ.flow is not None:
-        end_points["Fl"] = flow_errors(answer.flow, truth.occ.flow)
-        error = end_point_error(answer.flow, truth.occ.flow)
-        sparsification |= _sparsification("Fl", error, answer.flow_confidence, answer.valid)
+        end_points["Fl"] = flow_errors(estimate.flow, truth.occ.flow)
+        error = end_point_error(estimate.flow, truth.occ.flow)
+        sparsification |= _sparsification("Fl", error, estimate.flow_confidence, estimate.valid)
     return PairErrors(
         outliers=outliers,
         end_points=end_points,
-        motion=_motion_errors(answer, truth.occ),
+        motion=_motion_errors(estimate, truth.occ),
         sparsification=sparsification,
     )
 
@@ -398,9 +400,9 @@ def _sparsification(
     }
 
 
-def _motion_errors(answer: SceneFlow, truth: Maps) -> MotionErrors:
+def _motion_errors(estimate: SceneFlow, truth: Maps) -> MotionErrors:
     if (
-        answer.camera is None
+        estimate.camera is None
         or truth.disparity is None
         or truth.disparity_next is None
         or truth.flow is None
@@ -409,9 +411,14 @@ def _motion_errors(answer: SceneFlow, truth: Maps) -> MotionErrors:
     known = np.isfinite(truth.disparity) & np.isfinite(truth.disparity_next)
     known &= np.isfinite(truth.flow).all(axis=-1)
     true = SceneFlow(
-        truth.disparity, truth.disparity_next, truth.flow, known, dt=answer.dt, camera=answer.camera
+        truth.disparity,
+        truth.disparity_next,
+        truth.flow,
+        known,
+        dt=estimate.dt,
+        camera=estimate.camera,
     )
-    (points, points_next), (true_points, true_next) = map(scene_flow_points, (answer, true))
+    (points, points_next), (true_points, true_next) = map(scene_flow_points, (estimate, true))
     return motion_errors(points_next - points, true_next - true_points)
 
 
@@ -421,7 +428,7 @@ def evaluate_recording(
     ground_truth: Path | None = None,
     workers: str | None = None,
     pairs: Iterable[tuple[int, int]] | None = None,
-    answers: Answers | None = None,
+    recorded: ReadEstimate | None = None,
 ) -> RecordingEvaluation:
     """Evaluate pairs of frames of a recording; progress goes to stderr.
 
@@ -431,7 +438,7 @@ def evaluate_recording(
         ground_truth: folder that `open_truth` reads.
         workers: as for `map_over`.
         pairs: numbers of the reference and the other frame, the earlier one first; None: every two consecutive frames.
-        answers: recorded estimates by reference; None: evaluate the estimator itself.
+        recorded: estimates by reference; None: evaluate the estimator itself.
 
     Raises:
         InputError: source, estimator, ground truth or workers cannot be used.
@@ -443,9 +450,9 @@ def evaluate_recording(
     # Loaded here too, to fail early and not in a worker.
     estimator = load_once(choice)
     chosen = recording.pairs() if pairs is None else list(pairs)
-    task = _Task(recording, choice, truth, answers)
+    task = _Task(recording, choice, truth, recorded)
     total = PairErrors()
-    judged: list[PairFigures] = []
+    evaluated: list[PairFigures] = []
     motions = []
     unread: list[str] = []
     with show_progress("pairs") as report:
@@ -460,8 +467,8 @@ def evaluate_recording(
                 continue
             total += result[0]
             motions.append(result[1])
-            judged.append(PairFigures(*pair, recording.stamps[pair[0]], figures_of(result[0])))
-    if unread and not judged:
+            evaluated.append(PairFigures(*pair, recording.stamps[pair[0]], figures_of(result[0])))
+    if unread and not evaluated:
         raise InputError(unread[0])
     if unread:
         _log.warning("%d of %d pairs cannot be read: %s", len(unread), len(chosen), unread[0])
@@ -471,13 +478,13 @@ def evaluate_recording(
         estimator=estimator.name,
         engine=estimator.engine,
         frames=len(recording),
-        pairs=judged,
+        pairs=evaluated,
         summary=figures_of(total),
         posed=recording.poses is not None,
-        truths=0 if truth is None else sum(pair.frame in truth.names for pair in judged),
+        truths=0 if truth is None else sum(pair.frame in truth.names for pair in evaluated),
         odometry=None
-        if poses is None or not judged
-        else recording_odometry([(pair.frame, pair.other) for pair in judged], motions, poses),
+        if poses is None or not evaluated
+        else recording_odometry([(pair.frame, pair.other) for pair in evaluated], motions, poses),
         unread=len(unread),
         unread_reason=unread[0] if unread else "",
     )

@@ -12,10 +12,10 @@ from pathlib import Path
 from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.evaluation.bag_evaluation import (
     METRICS,
-    Answers,
     LiveFigures,
     Metric,
     PairFigures,
+    ReadEstimate,
     RecordingEvaluation,
     estimate_pair,
     evaluate_recording,
@@ -67,7 +67,7 @@ def evaluate_bag(
 
     Args:
         bag: rosbag2 folder or file, or a folder of images that `open_folder` reads.
-        out: folder to write to; it is made if need be.
+        out: folder to write to; created if missing.
         choice: the estimator.
         ground_truth: folder that `open_truth` reads.
         workers: None: this process; "4": as many processes; "ray://host:port": a Ray cluster.
@@ -82,10 +82,10 @@ def evaluate_bag(
 
 
 def prepare_folder(out: Path) -> None:
-    """Make a folder to write to.
+    """Create a folder to write to.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -97,15 +97,15 @@ def write_evaluation(
     evaluation: RecordingEvaluation,
     out: Path,
     choice: EstimatorChoice,
-    answers: Answers | None = None,
+    recorded: ReadEstimate | None = None,
 ) -> None:
-    """Write evaluation.json, frames.csv (a row a pair) and report.html to a folder.
+    """Write evaluation.json, frames.csv (a row per pair) and report.html to a folder.
 
     Args:
         evaluation: what was found.
         out: the folder; it exists.
         choice: the estimator, run again for the pairs shown in pictures.
-        answers: the recorded estimates, if those were evaluated.
+        recorded: the recorded estimates, if those were evaluated.
 
     Raises:
         OSError: a file cannot be written.
@@ -117,11 +117,11 @@ def write_evaluation(
 
     def pictures(pair: PairFigures) -> list[Picture]:
         numbers = (pair.frame, pair.other)
-        answer = answers(pair.frame) if answers else estimate_pair(recording, choice, numbers)
+        estimate = recorded(pair.frame) if recorded else estimate_pair(recording, choice, numbers)
         title = f"Frame {pair.frame} to {pair.other}"
         left = recording[pair.frame].left
-        objects = Tracker().update(answer)
-        panel = scene_flow_panel(left, answer, title, "", _PICTURE_WIDTH, objects=objects)
+        objects = Tracker().update(estimate)
+        panel = scene_flow_panel(left, estimate, title, "", _PICTURE_WIDTH, objects=objects)
         return [Picture(title, panel)]
 
     write_report(out / "report.html", make_report(evaluation, pictures))
@@ -351,7 +351,7 @@ def _notes(evaluation: RecordingEvaluation) -> list[str]:
         )
     else:
         notes.append(
-            "The recording has no poses, so the rigid scene is judged by the motion that most of the estimate's pixels agree on."
+            "The recording has no poses, so the rigid scene is evaluated by the motion that most of the estimate's pixels agree on."
         )
     notes.append(
         "Photometric error: mean absolute difference of grey levels (0 to 255) between the reference's left image and another "

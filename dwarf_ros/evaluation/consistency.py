@@ -168,10 +168,10 @@ class Consistency(Additive):
         left_right: see `left_right_errors`.
         forward_backward: see `forward_backward_errors`.
         rigid_scene: see `rigid_scene_errors`, with the motion of the poses; empty where they are not known.
-        fitted_scene: the same with the motion that most of the answer's own pixels agree on: how much of the answer is
+        fitted_scene: the same with the motion that most of the estimate's own pixels agree on: how much of the estimate is
             one rigid motion, whatever the poses say. Empty without a camera.
         flicker: see `flicker_of`, by the motion of the poses where they are known.
-        motion: the one motion against the other: what the poses' own error may be, or the answer's.
+        motion: the one motion against the other: what the poses' own error may be, or the estimate's.
     """
 
     photometric: PhotometricErrors = field(default_factory=PhotometricErrors)
@@ -190,12 +190,12 @@ def check_consistency(
     other: StereoFrame,
     motion: np.ndarray | None = None,
 ) -> Consistency:
-    """All the consistency figures of one answer; the estimator runs twice more, backwards and on the mirrored pair.
+    """All the consistency figures of one estimate; the estimator runs twice more, backwards and on the mirrored pair.
 
     Args:
-        scene_flow: what the estimator answered for (reference, other), or what is to be judged as if it had.
+        scene_flow: estimated by the estimator for (reference, other), or to be compared with it.
         estimator: estimates the optical flow back and the right image's disparity.
-        reference: the frame that the answer is for.
+        reference: the frame that the estimate is for.
         other: the other frame.
         motion: 4x4 rigid motion of points from the reference's camera frame to the other's, m; None where it is unknown.
 
@@ -277,7 +277,7 @@ def rigid_scene_errors(
     Args:
         scene_flow: with a camera.
         motion: 4x4 rigid motion of points from the reference's camera frame to the other's, m, from poses.
-        static: bool H x W, pixels known to stand still; None counts every valid pixel, moving bodies too.
+        static: bool H x W, pixels known to stand still; None counts every valid pixel, moving objects too.
 
     Raises:
         InputError: the scene flow has no camera.
@@ -304,7 +304,7 @@ def photometric_errors(
         InputError: the frames differ in size from the scene flow.
     """
     left, right, left_next, right_next = (
-        _grey(image) for image in (reference.left, reference.right, other.left, other.right)
+        _gray(image) for image in (reference.left, reference.right, other.left, other.right)
     )
     for image in (left, left_next):
         if image.shape != scene_flow.disparity.shape:
@@ -359,7 +359,7 @@ def forward_backward_errors(scene_flow: SceneFlow, backward_flow: np.ndarray) ->
     return ErrorDistribution.of(error, scene_flow.valid)
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def _gray(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) @ _LUMA
 
 

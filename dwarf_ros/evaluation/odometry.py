@@ -152,27 +152,20 @@ def motion_error(motion: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     return float(np.linalg.norm(difference[:3, 3])), math.atan2(sine, cosine)
 
 
-def segment_errors(
-    poses: np.ndarray,
-    true_poses: np.ndarray,
-    lengths: Sequence[float] = SEGMENT_LENGTHS,
-    step: int = _SEGMENT_STEP,
-) -> list[tuple[float, float]]:
-    """Errors over all segments of the given lengths along the true trajectory.
+def segment_errors(poses: np.ndarray, true_poses: np.ndarray) -> list[tuple[float, float]]:
+    """Errors over all segments of `SEGMENT_LENGTHS` along the true trajectory.
 
     Args:
         poses: float64 N x 4 x 4, camera to world, m; only motions between them count.
         true_poses: the same.
-        lengths: m.
-        step: frames between the starts of segments.
 
     Returns:
         for each segment its error in translation (m per m) and in rotation (rad per m).
     """
     distances = _distances(true_poses)
     errors = []
-    for first in range(0, len(true_poses), step):
-        for length in lengths:
+    for first in range(0, len(true_poses), _SEGMENT_STEP):
+        for length in SEGMENT_LENGTHS:
             last = int(np.searchsorted(distances, distances[first] + length, side="right"))
             if last == len(true_poses):
                 break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,13 @@ def drive_images(seed: int, height: int, width: int) -> dict[str, np.ndarray]:
     return encode(np.stack([first.left, first.right, second.left, second.right])[None])
 
 
-def quantize_for_drives(
-    weights: str | Path,
-    height: int,
-    width: int,
-    calibration: Iterable[int] = CALIBRATION_SEEDS,
-    held_out: Iterable[int] = HELD_OUT_SEEDS,
-) -> dict[str, Any]:
+def quantize_for_drives(weights: str | Path, height: int, width: int) -> dict[str, Any]:
     """Create the 8-bit integer network that engine openvino runs with precision int8, and keep it in the cache.
 
     Args:
         weights: a weights file.
         height: of the images as the network sees them, px, a multiple of 64.
         width: of the images as the network sees them, px, a multiple of 64.
-        calibration: seeds of the drives that determine the ranges of the integers.
-        held_out: seeds of the drives on which the change is measured.
 
     Returns:
         The result of `engines.quantization.quantize`.
@@ -54,8 +45,8 @@ def quantize_for_drives(
 
     return quantize(
         NetworkSource(weights),
-        [drive_images(seed, height, width) for seed in calibration],
-        [drive_images(seed, height, width) for seed in held_out],
+        [drive_images(seed, height, width) for seed in CALIBRATION_SEEDS],
+        [drive_images(seed, height, width) for seed in HELD_OUT_SEEDS],
     )
 
 

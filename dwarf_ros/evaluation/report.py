@@ -19,9 +19,9 @@ import numpy as np
 from dwarf_ros.evaluation.charts import Chart, chart_svg
 from dwarf_ros.files import refusing_unwritable, write_atomically
 
-# Wider pictures are made smaller; about as wide as KITTI's.
+# Wider pictures are reduced; about as wide as KITTI's.
 _PICTURE_WIDTH = 1248
-# With color at full resolution, as error maps are made of small colored spots.
+# With color at full resolution, as error maps have small colored spots.
 _JPEG = (
     *(cv2.IMWRITE_JPEG_QUALITY, 80),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -60,7 +60,7 @@ class Table:
         rows: one value a column each; None or NaN where unknown.
         note: a sentence below it.
         decimals: of the floats.
-        emphasised: indices of rows to set apart.
+        emphasized: indices of rows to set apart.
     """
 
     title: str
@@ -68,7 +68,7 @@ class Table:
     rows: Sequence[Sequence[Value]]
     note: str = ""
     decimals: int = 2
-    emphasised: Sequence[int] = ()
+    emphasized: Sequence[int] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def write_report(file: Path, report: Report) -> None:
 
     Args:
         file: the HTML file.
-        report: what it shows. Pictures are made one frame after the other, and kept as PNG or JPEG, whichever is
+        report: what it shows. Pictures are drawn one frame after the other, and kept as PNG or JPEG, whichever is
             smaller, of at most 1248 px width.
 
     Raises:

@@ -39,7 +39,7 @@ _STOP_WAIT_S = 5.0
 
 
 class LiveError(RuntimeError):
-    """A live run cannot go on; the message is one line."""
+    """A live run cannot continue; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,11 @@ def play_into_node(
         log = out / PLAYER_LOG
         with show_progress("playing") as report:
 
-            def tell() -> None:
+            def update() -> None:
                 report(log.read_bytes().count(b"\n") if log.is_file() else 0, frames)
 
-            player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, tell)
-            recorder.wait(_RECORDER_MARGIN_S, node, tell)
+            player.wait(frames / rate_hz + _PLAYER_MARGIN_S, node, update)
+            recorder.wait(_RECORDER_MARGIN_S, node, update)
         node.stop()
 
 
@@ -204,13 +204,13 @@ class _Child:
                 raise LiveError(f"the {self.name} is not {what} after {timeout_s:g} s")
             time.sleep(0.05)
 
-    def wait(self, timeout_s: float, needed: _Child, tell: Callable[[], None]) -> None:
+    def wait(self, timeout_s: float, needed: _Child, update: Callable[[], None]) -> None:
         """Wait until it has ended with code 0.
 
         Args:
             timeout_s: longest wait, s.
             needed: another process, which must not end before.
-            tell: called repeatedly meanwhile.
+            update: called repeatedly meanwhile.
 
         Raises:
             LiveError: it failed, or took too long, or the other one ended.
@@ -220,7 +220,7 @@ class _Child:
             needed.check_running()
             if time.monotonic() > end:
                 raise LiveError(f"the {self.name} has not ended after {timeout_s:g} s")
-            tell()
+            update()
             time.sleep(0.1)
         if code != 0:
             raise LiveError(f"the {self.name} ended with code {code}: {self._last_line()}")

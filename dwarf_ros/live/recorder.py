@@ -63,7 +63,7 @@ class BagRecorder:
         topics: type of each topic, by its absolute name.
 
     Raises:
-        InputError: the folder has files in it, or cannot be made.
+        InputError: the folder has files in it, or cannot be created.
     """
 
     def __init__(self, folder: Path, topics: dict[str, str]) -> None:
@@ -358,7 +358,7 @@ def record(
         0.
 
     Raises:
-        InputError: rclpy is not there, the folder cannot be made or has files in it, a number is not positive, or not all
+        InputError: rclpy is not there, the folder cannot be created or has files in it, a number is not positive, or not all
             estimates could be written.
     """
     if expected is not None and expected < 1:

@@ -18,13 +18,13 @@ from dwarf_ros.viewing.results import Result
 from dwarf_ros.viewing.server import LOOPBACK, PORT, Server, serving
 from dwarf_ros.viewing.viewer import ResultLog, print_line, saved_recording
 
-# Images that wait for their answer.
+# Images that wait for their estimate.
 _IMAGES = 64
 _REMINDER_S = 5.0
 
 
 class LiveView:
-    """Subscribes to the node's topics and shows its answers.
+    """Subscribes to the node's topics and shows its estimates.
 
     Args:
         node: the rclpy node to subscribe with, in the namespace of the node to look at.
@@ -46,8 +46,8 @@ class LiveView:
         node.create_subscription(
             CompressedImage, f"{left}/compressed", on_image, qos_profile_sensor_data
         )
-        # The newest answer is enough where drawing is slower than the node.
-        self.answers = node.create_subscription(
+        # The newest estimate is enough where drawing is slower than the node.
+        self.estimates = node.create_subscription(
             messages.own_message_type("SceneFlow"),
             "estimate",
             self._on_estimate,
@@ -120,7 +120,7 @@ def view(
         port: the same.
         save: file (.rrd) to write to in place of serving.
         ros_arguments: `--ros-args ...`.
-        say: told the page's address, and every few seconds that nothing comes.
+        say: receives the page's address, and every few seconds that nothing comes.
 
     Returns:
         0.
@@ -152,11 +152,11 @@ def view(
                     rclpy.spin_once(node, timeout_sec=0.1)
                     if not log.frames and time.monotonic() - reminded_s > _REMINDER_S:
                         reminded_s = time.monotonic()
-                        topic = live.answers.topic_name
+                        topic = live.estimates.topic_name
                         publishers = node.count_publishers(topic)
                         say(f"nothing on {topic} yet ({publishers} publishers), waiting for a node")
         if save is not None:
-            say(f"{save}: {log.frames} answers")
+            say(f"{save}: {log.frames} estimates")
     finally:
         node.destroy_node()
         rclpy.try_shutdown()

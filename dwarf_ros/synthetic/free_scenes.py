@@ -56,10 +56,10 @@ def _add_planes(b: Builder, depth: float) -> None:
             side = rng.choice([-1.0, 1.0])
             center = np.array([side * rng.uniform(1, 4) * height, 0, 0])
             axes = np.array([[0, 1.0, 0], [0, 0, 1.0]])
-        body = b.scene.add_standing(np.eye(4))
+        obj = b.scene.add_standing(np.eye(4))
         finish = b.flat(coat, 4 * height, 3 * height)
         turned = np.stack([tilt @ axes[0], tilt @ axes[1]])
-        b.polygon(body, tilt @ center, turned, rectangle(2 * span, 2 * span), finish)
+        b.polygon(obj, tilt @ center, turned, rectangle(2 * span, 2 * span), finish)
 
 
 def _add_object(b: Builder, far: float, limit: float, flow: float) -> None:
@@ -80,8 +80,8 @@ def _add_object(b: Builder, far: float, limit: float, flow: float) -> None:
     x = rng.uniform(-0.1, 1.1) * camera.width
     y = rng.uniform(-0.1, 1.1) * camera.height
     before = pose_of(rotation(rng.normal(0, 0.9, 3)), _point(camera, x, y, depth))
-    body = _placed(b, before, depth, size, flow)
-    _add_shape(b, body, size, depth)
+    obj = _placed(b, before, depth, size, flow)
+    _add_shape(b, obj, size, depth)
 
 
 def _point(camera: StereoCamera, x: float, y: float, depth: float) -> np.ndarray:
@@ -111,7 +111,7 @@ def _placed(b: Builder, before: np.ndarray, depth: float, size: float, flow: flo
     return b.scene.add_moving(np.stack([before, after]))
 
 
-def _add_shape(b: Builder, body: int, size: float, depth: float) -> None:
+def _add_shape(b: Builder, obj: int, size: float, depth: float) -> None:
     """A random shape of about `size` m around the object's origin."""
     rng = b.rng
     coat = b.coat()
@@ -119,25 +119,25 @@ def _add_shape(b: Builder, body: int, size: float, depth: float) -> None:
     kind = rng.random()
     if kind < 0.28:
         sizes = size * rng.uniform(0.25, 0.75, 3)
-        b.box(body, origin, sizes, [coat, b.coat()], depth)
+        b.box(obj, origin, sizes, [coat, b.coat()], depth)
     elif kind < 0.48:
         sides = (size * rng.uniform(0.4, 1), size * rng.uniform(0.4, 1))
-        b.card(body, origin, axes, sides, coat, depth, 1.0, int(rng.integers(3, 8)))
+        b.card(obj, origin, axes, sides, coat, depth, 1.0, int(rng.integers(3, 8)))
     elif kind < 0.66:
         radii = 0.5 * size * rng.uniform(0.35, 1.0, 3)
-        b.quadric(body, origin, axes, radii, ELLIPSOID, b.round(coat))
+        b.quadric(obj, origin, axes, radii, ELLIPSOID, b.round(coat))
     elif kind < 0.76:
         radius = size * rng.uniform(0.12, 0.4)
         radii = np.array([radius, radius, 0.5 * size])
         form = CYLINDER if rng.random() < 0.5 else frustum(float(rng.uniform(0, 0.8)))
-        b.quadric(body, origin, axes, radii, form, b.round(coat))
+        b.quadric(obj, origin, axes, radii, form, b.round(coat))
     elif kind < 0.86:
         # A rod, two to six pixels wide.
         radius = rng.uniform(1, 3) * depth / b.camera.fx
         radii = np.array([radius, radius, size])
-        b.quadric(body, origin, axes, radii, CYLINDER, b.round(coat, 1))
+        b.quadric(obj, origin, axes, radii, CYLINDER, b.round(coat, 1))
     elif kind < 0.93:
-        _add_grating(b, body, size, depth, coat)
+        _add_grating(b, obj, size, depth, coat)
     else:
         # A dumb-bell: one rigid object of three parts.
         other = b.coat()
@@ -145,18 +145,18 @@ def _add_shape(b: Builder, body: int, size: float, depth: float) -> None:
         for sign in (-1, 1):
             radii = radius * rng.uniform(0.6, 1.2, 3)
             end = np.array([0, 0, sign * size / 2])
-            b.quadric(body, end, axes, radii, ELLIPSOID, b.round(coat))
+            b.quadric(obj, end, axes, radii, ELLIPSOID, b.round(coat))
         radii = np.array([0.3 * radius, 0.3 * radius, size / 2])
-        b.quadric(body, origin, axes, radii, CYLINDER, b.round(other, 1))
+        b.quadric(obj, origin, axes, radii, CYLINDER, b.round(other, 1))
 
 
-def _add_grating(b: Builder, body: int, size: float, depth: float, coat: Coat) -> None:
+def _add_grating(b: Builder, obj: int, size: float, depth: float, coat: Coat) -> None:
     """Thin bars side by side in a frame."""
     rng = b.rng
     bars = int(rng.integers(3, 8))
     thick = max(1.2 * depth / b.camera.fx, size / bars * rng.uniform(0.08, 0.3))
     axes = np.eye(3)[:2]
     for place in np.linspace(-0.5, 0.5, bars) * size:
-        b.card(body, np.array([place, 0, 0]), axes, (thick, 0.8 * size), coat, depth)
+        b.card(obj, np.array([place, 0, 0]), axes, (thick, 0.8 * size), coat, depth)
     for place in (-0.4 * size, 0.4 * size):
-        b.card(body, np.array([0, place, 0]), axes, (size + thick, thick), coat, depth)
+        b.card(obj, np.array([0, place, 0]), axes, (size + thick, thick), coat, depth)

@@ -61,7 +61,7 @@ class View:
         if not count:
             return
         layout = self.scene.layout()
-        pose = poses[[polygon.body for polygon in self.scene.polygons]]
+        pose = poses[[polygon.obj for polygon in self.scene.polygons]]
         plane = pose[:, :3, :3] @ layout.plane
         plane[:, :, 0] += pose[:, :3, 3]
         # The determinant is how far the plane is from the camera, positive where its normal points away.
@@ -122,7 +122,7 @@ class View:
         self.discriminant = np.zeros((count, 3, 3))
         if not count:
             return
-        pose = poses[[q.body for q in quadrics]] @ np.stack([q.frame for q in quadrics])
+        pose = poses[[q.obj for q in quadrics]] @ np.stack([q.frame for q in quadrics])
         back = np.linalg.inv(pose)
         # In the quadric's frame a pixel's ray is `origin + depth * ray (x, y, 1)`.
         self.ray = back[:, :3, :3] @ self._to_ray

@@ -110,11 +110,11 @@ def _add_roadside(b: Builder, ground: np.ndarray, x: float) -> None:
     """Pavement, buildings, trees, posts and fences on one side."""
     rng = b.rng
     side = math.copysign(1.0, x)
-    body = b.scene.add_standing(ground)
+    obj = b.scene.add_standing(ground)
     kerb = float(rng.uniform(0.05, 0.3))
     coat = b.material(materials.LAWN if rng.random() < 0.4 else materials.PAVEMENT)
     b.box(
-        body, np.array([x + side * 8, -kerb / 2, 40.0]), np.array([16.0, kerb, 120.0]), [coat], 10.0
+        obj, np.array([x + side * 8, -kerb / 2, 40.0]), np.array([16.0, kerb, 120.0]), [coat], 10.0
     )  # fmt: skip
     place = float(rng.uniform(-8, 4))
     front = x + side * rng.uniform(1.5, 7)
@@ -125,7 +125,7 @@ def _add_roadside(b: Builder, ground: np.ndarray, x: float) -> None:
             center = np.array([front + side * size[0] / 2, -high / 2, place + wide / 2])
             hedge = rng.random() < 0.4
             b.box(
-                body,
+                obj,
                 center,
                 size,
                 [b.material(materials.FOLIAGE if hedge else materials.BUILDING)],
@@ -140,12 +140,12 @@ def _add_roadside(b: Builder, ground: np.ndarray, x: float) -> None:
         foot = np.array([x + side * rng.uniform(0.3, 1.2), -kerb, place])
         if trees:
             crown_size = float(rng.uniform(1.5, 3)), float(rng.uniform(1.2, 2.6))
-            add_tree(b, body, foot, crown_size, 3 if place < 20 else 1, trunk, crown)
+            add_tree(b, obj, foot, crown_size, 3 if place < 20 else 1, trunk, crown)
         else:
-            b.post(body, foot, float(rng.uniform(0.8, 5)), float(rng.uniform(0.03, 0.1)), trunk)
+            b.post(obj, foot, float(rng.uniform(0.8, 5)), float(rng.uniform(0.03, 0.1)), trunk)
         place += gap * float(rng.uniform(0.7, 1.3))
     if rng.random() < 0.35:
-        add_fence(b, body, x, kerb, b.material(materials.PAINT))
+        add_fence(b, obj, x, kerb, b.material(materials.PAINT))
 
 
 def _driven(
@@ -173,13 +173,13 @@ def _add_vehicle(b: Builder, ground: np.ndarray, edge: float, pace: float) -> No
     yaw = float(rng.choice([0, np.pi, rng.uniform(-np.pi, np.pi)], p=[0.4, 0.4, 0.2]))
     yaw += rng.normal(0, 0.05)
     displacement = pace * float(rng.choice([0.0, rng.uniform(0, 2.0)], p=[0.3, 0.7]))
-    body = _driven(b, ground, x, z, yaw, displacement, float(rng.normal(0, 0.03)), long)
-    if body is None:
+    obj = _driven(b, ground, x, z, yaw, displacement, float(rng.normal(0, 0.03)), long)
+    if obj is None:
         return
     paint, glass, dark = (
         b.material(m) for m in (materials.PAINT, materials.GLASS, materials.GLASS)
     )
-    add_vehicle(b, body, (wide, high, long), z, paint, [glass, paint], dark)
+    add_vehicle(b, obj, (wide, high, long), z, paint, [glass, paint], dark)
 
 
 def _add_walker(b: Builder, ground: np.ndarray, edge: float, pace: float) -> None:
@@ -188,7 +188,7 @@ def _add_walker(b: Builder, ground: np.ndarray, edge: float, pace: float) -> Non
     x, z = float(rng.uniform(-edge - 2, edge + 2)), 3 + log_uniform(rng, 1, 25)
     yaw = float(rng.uniform(-np.pi, np.pi))
     displacement, turned = pace * float(rng.uniform(0, 0.3)), float(rng.normal(0, 0.1))
-    body = _driven(b, ground, x, z, yaw, displacement, turned, 0.6)
-    if body is None:
+    obj = _driven(b, ground, x, z, yaw, displacement, turned, 0.6)
+    if obj is None:
         return
-    add_walker(b, body, high, b.coat(), b.coat(), b.coat())
+    add_walker(b, obj, high, b.coat(), b.coat(), b.coat())

@@ -28,7 +28,7 @@ class Finish:
 
     Attributes:
         texture: index in the bank.
-        texels: texels of the first level per metre (flat), or repeats around the axis, a whole number (curved).
+        texels: texels of the first level per meter (flat), or repeats around the axis, a whole number (curved).
         angle: of the texture on a flat surface, rad.
         shift: of the texture, texels.
         gain: RGB, multiplies the texture.
@@ -52,7 +52,7 @@ class Polygon:
     """A convex polygon: `origin + u * along + v * up`, m, in its object's frame.
 
     Attributes:
-        body: number of its object.
+        obj: number of its object.
         origin: 3, m.
         along, up: 3, axes of u and v, of unit length and perpendicular.
         corners: K x 2, (u, v), m, in either direction.
@@ -61,7 +61,7 @@ class Polygon:
             only from the other; 0: from both.
     """
 
-    body: int
+    obj: int
     origin: np.ndarray
     along: np.ndarray
     up: np.ndarray
@@ -75,13 +75,13 @@ class Quadric:
     """The surface x^2 + y^2 + a z^2 + 2 b z + c = 0, -1 <= z <= 1, of a frame that may be scaled.
 
     Attributes:
-        body: number of its object.
+        obj: number of its object.
         frame: 4 x 4, affine, from that frame to the object's, m.
         form: (a, b, c): `ELLIPSOID`, `CYLINDER` or `frustum`.
         finish: its appearance.
     """
 
-    body: int
+    obj: int
     frame: np.ndarray
     form: tuple[float, float, float]
     finish: Finish
@@ -125,10 +125,10 @@ class Scene:
         self.decals.append((len(self.polygons), surface, opacity))
         self.polygons.append(polygon)
 
-    def bodies(self) -> np.ndarray:
+    def objects(self) -> np.ndarray:
         """Object of each surface, int."""
         surfaces: list[Polygon | Quadric] = [*self.polygons, *self.quadrics]
-        return np.array([surface.body for surface in surfaces], dtype=np.intp)
+        return np.array([surface.obj for surface in surfaces], dtype=np.intp)
 
     def layout(self) -> Layout:
         """The polygons as arrays: what does not depend on the view."""

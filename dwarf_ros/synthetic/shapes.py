@@ -141,16 +141,16 @@ class Builder:
             light=(x / length, y / length, z / length),
         )
 
-    # Shapes, in the frame of a body: an object's number. All lengths are in m.
+    # Shapes, in the frame of an object, given by its number. All lengths are in m.
 
     def polygon(
-        self, body: int, origin: np.ndarray, axes: np.ndarray, corners: np.ndarray, finish: Finish, facing: int = 0
+        self, obj: int, origin: np.ndarray, axes: np.ndarray, corners: np.ndarray, finish: Finish, facing: int = 0
     ) -> None:  # fmt: skip
         """A convex polygon: see `Polygon`; rows 0 and 1 of `axes` are its axes."""
-        self.scene.polygons.append(Polygon(body, origin, axes[0], axes[1], corners, finish, facing))
+        self.scene.polygons.append(Polygon(obj, origin, axes[0], axes[1], corners, finish, facing))
 
     def card(
-        self, body: int, center: np.ndarray, axes: np.ndarray, size: tuple[float, float], coat: Coat, depth: float,
+        self, obj: int, center: np.ndarray, axes: np.ndarray, size: tuple[float, float], coat: Coat, depth: float,
         light: float = 1.0, corners: int = 4, facing: int = 0, angle: float = 0.0,
     ) -> None:  # fmt: skip
         """A flat face about a center."""
@@ -160,12 +160,12 @@ class Builder:
             angles += 2 * np.pi * np.arange(corners) / corners
             outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (np.array(size) / 2)
         finish = self.flat(coat, max(size), depth, light, angle)
-        self.polygon(body, center, axes, outline, finish, facing)
+        self.polygon(obj, center, axes, outline, finish, facing)
 
     def box(
-        self, body: int, center: np.ndarray, size: np.ndarray, coats: list[Coat], depth: float
+        self, obj: int, center: np.ndarray, size: np.ndarray, coats: list[Coat], depth: float
     ) -> None:
-        """A box about a center along the body's axes, each face lit differently.
+        """A box about a center along the object's axes, each face lit differently.
 
         Six coats are those of the left, right, upper, lower, rear and front face; of fewer, each face draws one.
         """
@@ -179,22 +179,22 @@ class Builder:
                 coat = coats[face if len(coats) == 6 else int(self.rng.integers(len(coats)))]
                 sides = (float(size[first]), float(size[second]))
                 self.card(
-                    body, center + offset, np.eye(3)[[first, second]], sides, coat, depth, light,
+                    obj, center + offset, np.eye(3)[[first, second]], sides, coat, depth, light,
                     facing=sign, angle=math.pi / 2 if axis == 0 else 0.0,
                 )  # fmt: skip
 
     def quadric(
-        self, body: int, center: np.ndarray, axes: np.ndarray, radii: np.ndarray, form: tuple[float, float, float],
+        self, obj: int, center: np.ndarray, axes: np.ndarray, radii: np.ndarray, form: tuple[float, float, float],
         finish: Finish,
     ) -> None:  # fmt: skip
         """A quadric about a center; columns of `axes` are its axes, the last that of revolution."""
-        self.scene.quadrics.append(Quadric(body, pose_of(axes * radii, center), form, finish))
+        self.scene.quadrics.append(Quadric(obj, pose_of(axes * radii, center), form, finish))
 
-    def post(self, body: int, foot: np.ndarray, height: float, radius: float, coat: Coat) -> None:
+    def post(self, obj: int, foot: np.ndarray, height: float, radius: float, coat: Coat) -> None:
         """An upright tube."""
         middle = foot - np.array([0, height / 2, 0])
         radii = np.array([radius, radius, height / 2])
-        self.quadric(body, middle, UPRIGHT, radii, CYLINDER, self.round(coat, 1))
+        self.quadric(obj, middle, UPRIGHT, radii, CYLINDER, self.round(coat, 1))
 
     def too_fast(self, before: np.ndarray, after: np.ndarray, size: float) -> bool:
         """Whether a ball of diameter `size` m comes too near at either time, or moves too far in the image."""
@@ -214,7 +214,7 @@ class Builder:
         rng = self.rng
         radius = self.reach / disparity
         turn = rotation(rng.normal(0, [0.15, 0.6, 0.15]))
-        body = self.scene.add_standing(np.eye(4))
+        obj = self.scene.add_standing(np.eye(4))
         coat = self.material(SKY)
         mean = self.textures.mean[coat.texture]
         gain = np.array(coat.gain)
@@ -229,7 +229,7 @@ class Builder:
                 center = sign * half[axis] * turn[:, axis]
                 finish = self.flat(coats[axis % 2], radius * rng.uniform(0.5, 1.5), radius)
                 outline = rectangle(*(2 * half[sides]))
-                self.polygon(body, center, turn[:, sides].T, outline, finish, -sign)
+                self.polygon(obj, center, turn[:, sides].T, outline, finish, -sign)
 
 
 UPRIGHT = np.stack([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]], axis=1)

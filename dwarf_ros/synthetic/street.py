@@ -20,7 +20,7 @@ _LANE, _KERB, _FACADE = 3.5, 5.9, 9.4
 """Cross section: width of a lane, and distance of the pavement and the buildings from the middle."""
 
 _BEHIND, _AHEAD = 60.0, 260.0
-"""How far the street goes on behind the camera's first position and beyond its last."""
+"""How far the street extends behind the camera's first position and beyond its last."""
 
 _LINE = (214.0, 214.0, 210.0)
 _GROUND = np.eye(3)[[0, 2]]
@@ -159,19 +159,19 @@ class Street:
         b.quadric(self.sky, np.zeros(3), UPRIGHT, np.full(3, 1e6), ELLIPSOID, finish)
 
     def _paint(
-        self, body: int, center: tuple[float, ...], size: tuple[float, ...], color: Color,
+        self, obj: int, center: tuple[float, ...], size: tuple[float, ...], color: Color,
         opacity: float, surface: int = 0, axes: np.ndarray = _GROUND,
     ) -> None:  # fmt: skip
         """Paint a rectangle on the ground, or on another surface, in an object's frame."""
         finish = Finish(0, 1.0, offset=color)
-        polygon = Polygon(body, np.array(center), axes[0], axes[1], rectangle(*size), finish)
+        polygon = Polygon(obj, np.array(center), axes[0], axes[1], rectangle(*size), finish)
         self.b.scene.add_decal(polygon, surface, opacity)
 
     def _shade(
-        self, body: int, x: float, z: float, width: float, length: float, opacity: float
+        self, obj: int, x: float, z: float, width: float, length: float, opacity: float
     ) -> None:
         """A shadow on the ground."""
-        self._paint(body, (x, 0, z), (width, length), (0, 0, 0), opacity)
+        self._paint(obj, (x, 0, z), (width, length), (0, 0, 0), opacity)
 
     def _add_markings(self, first: float, last: float) -> None:
         for x in (-_LANE, _LANE):
@@ -290,31 +290,31 @@ class Street:
             size = 2.45, 3.1, 10.5
         if not self._free(motion, size[0], size[2]):
             return
-        body, (wide, high, long) = self._place(motion), size
+        obj, (wide, high, long) = self._place(motion), size
         paint = self._coat("grain", rng.choice(_PALETTE) * rng.uniform(0.85, 1.1), 0.12, 2.0)
         glass = self._coat("shapes", np.array([76, 86, 98]), 0.25, 2.5)
         wheels = self._coat("cells", np.full(3, 60.0), 0.5)
         sides = paint if 5 <= long < 10 else glass
         face = len(b.scene.polygons)
-        add_vehicle(b, body, size, 10.0, paint, [sides, sides, paint, paint, glass, glass], wheels)
+        add_vehicle(b, obj, size, 10.0, paint, [sides, sides, paint, paint, glass, glass], wheels)
         for end, color in ((4, (190, 26, 22)), (5, (240, 238, 225))):
             z, y = (end - 4.5) * long, -high * (0.45 if long < 5 else 0.25)
             lamps = (-0.37, 0.17, color), (0.37, 0.17, color), (0.0, 0.28, (230, 226, 190))
             for x, width, light in lamps:
                 center, extent = (x * wide, y, z), (width * wide, 0.14)
-                self._paint(body, center, extent, light, 0.9, face + end, np.eye(3)[:2])
+                self._paint(obj, center, extent, light, 0.9, face + end, np.eye(3)[:2])
         for spread in (0.0, 0.25, 0.5):
-            self._shade(body, 0, 0, wide + spread, long + spread, 0.16)
+            self._shade(obj, 0, 0, wide + spread, long + spread, 0.16)
 
     def _add_walker(self, motion: _Motion) -> None:
         b, rng = self.b, self.b.rng
         if not self._free(motion, 0.5, 0.5):
             return
-        body = self._place(motion)
+        obj = self._place(motion)
         clothes, legs = (self._coat("tiles", rng.uniform(30, 200, 3), 0.3) for _ in range(2))
         head = self._coat("noise", np.array([205, 165, 140]) * rng.uniform(0.5, 1.1), 0.15)
-        add_walker(b, body, rng.uniform(1.6, 1.9), clothes, legs, head)
-        self._shade(body, 0, 0, 0.5, 0.3, 0.4)
+        add_walker(b, obj, rng.uniform(1.6, 1.9), clothes, legs, head)
+        self._shade(obj, 0, 0, 0.5, 0.3, 0.4)
 
     def _add_traffic(self, duration: float, crossings: list[float]) -> None:
         """What moves; `drift` turns it a little."""

@@ -50,18 +50,18 @@ def motion_of(left: View, inverse_depth: np.ndarray, before: int, after: int) ->
         for k in range(3)
     ]
     # The last label is for pixels without a surface.
-    bodies = sorted(scene.moving)
+    moving = sorted(scene.moving)
     label = np.zeros(len(scene.poses) + 1, np.int32)
-    label[bodies] = np.array(bodies, np.int32) + 1
-    objects = label[np.append(scene.bodies(), -1)].take(left.surface.astype(np.intp))
+    label[moving] = np.array(moving, np.int32) + 1
+    objects = label[np.append(scene.objects(), -1)].take(left.surface.astype(np.intp))
     at = np.flatnonzero(objects)
     if len(at):
         first, second = (
-            np.stack([scene.poses[k][time] for k in bodies]) for time in (before, after)
+            np.stack([scene.poses[k][time] for k in moving]) for time in (before, after)
         )
         motion = second @ np.linalg.inv(first)
         turns, shifts = project @ motion[:, :3, :3] @ back, motion[:, :3, 3] @ project.T
-        which = np.searchsorted(bodies, objects.ravel()[at] - 1)
+        which = np.searchsorted(moving, objects.ravel()[at] - 1)
         down, across = np.divmod(at, camera.width)
         nearness = inverse_depth.ravel()[at]
         for k in range(3):

@@ -36,7 +36,7 @@ from dwarf_ros.training.features import FeatureImages, cropped
 from dwarf_ros.types import InputError
 from dwarf_ros.workers import map_over
 
-_ROOM = 1 << 30
+_MIN_FREE_BYTES = 1 << 30
 """Free bytes required to use a folder in memory; containers often have 64 MiB, too little for large batches."""
 
 # Seeds that separate the random numbers of different uses.
@@ -65,6 +65,7 @@ class Samples(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+@dataclass(frozen=True)
 class DriveSamples:
     """Consecutive frames of procedural drives, forwards and backwards in time.
 
@@ -77,27 +78,22 @@ class DriveSamples:
             of using those of `ProceduralDrive`.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        count: int,
-        height: int,
-        width: int,
-        frames: int = 2,
-        vary_cameras: bool = False,
-    ) -> None:
-        self._seed, self._count, self._size = seed, count, (height, width)
-        self._frames, self._vary_cameras = frames, vary_cameras
+    seed: int
+    count: int
+    height: int
+    width: int
+    frames: int = 2
+    vary_cameras: bool = False
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, index: int) -> Sample:
         """Sample of a drive; `occ` has all its pixels, `noc` those visible in the other images."""
-        if not 0 <= index < self._count:
-            raise IndexError(f"no sample {index}, there are {self._count}")
-        number, place = divmod(index, 2 * (self._frames - 1))
-        drive = self._drive(self._seed + number)
+        if not 0 <= index < self.count:
+            raise IndexError(f"no sample {index}, there are {self.count}")
+        number, place = divmod(index, 2 * (self.frames - 1))
+        drive = self._drive(self.seed + number)
         pair = place // 2, place // 2 + 1
         first, second = pair if place % 2 == 0 else pair[::-1]
         truth = drive.ground_truth(first, second)
@@ -108,21 +104,20 @@ class DriveSamples:
             _without(occ.disparity_next, truth.flow_occluded),
             _without(occ.flow, truth.flow_occluded),
         )
-        name = f"drive_{self._seed + number:06d}_{first}_{second}"
+        name = f"drive_{self.seed + number:06d}_{first}_{second}"
         return Sample(name, drive[first], drive[second], SampleTruth(occ, noc))
 
     def _drive(self, seed: int) -> ProceduralDrive:
-        height, width = self._size
-        if not self._vary_cameras:
-            return ProceduralDrive(seed, self._frames, width, height)
+        if not self.vary_cameras:
+            return ProceduralDrive(seed, self.frames, self.width, self.height)
         rng = np.random.default_rng([seed, _CAMERAS])
         return ProceduralDrive(
             seed,
-            self._frames,
-            width,
-            height,
+            self.frames,
+            self.width,
+            self.height,
             baseline=rng.uniform(0.35, 0.7),
-            focal_length=width * rng.uniform(0.6, 0.95),
+            focal_length=self.width * rng.uniform(0.6, 0.95),
             rate=rng.uniform(5, 15),
         )
 
@@ -357,7 +352,7 @@ def open_batches(
 def _memory() -> Path | None:
     """Folder in memory with enough free space for the batches in progress, if there is one."""
     folder = Path("/dev/shm")
-    usable = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
+    usable = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _MIN_FREE_BYTES
     return folder if usable else None
 
 

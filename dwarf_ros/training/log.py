@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ class RunLog:
     Log lines that a crash left after the last checkpoint are removed, and TensorBoard discards such points.
 
     Args:
-        folder: made if missing.
+        folder: created if missing.
         config: values of the configuration.
         step: the last step done.
 
@@ -37,7 +35,7 @@ class RunLog:
 
     def __init__(self, folder: Path, config: dict[str, Any], step: int) -> None:
         self._folder, self._lines, self._events = folder, folder / "log.jsonl", None
-        with self._writing():
+        with refusing_unwritable(self._folder):
             folder.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(config, sort_keys=False)
             write_atomically(folder / "config.yaml", text.encode())
@@ -57,7 +55,7 @@ class RunLog:
 
     def scalars(self, step: int, values: dict[str, float], group: str) -> None:
         """Add a line to the log and a point to each curve; `group` names the curves' group."""
-        with self._writing():
+        with refusing_unwritable(self._folder):
             with self._lines.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": step, **values}) + "\n")
             if self._events is not None:
@@ -69,7 +67,7 @@ class RunLog:
 
     def panel(self, step: int, image: np.ndarray) -> None:
         """Add a picture of the validation, uint8 RGB."""
-        with self._writing():
+        with refusing_unwritable(self._folder):
             panels = self._folder / "panels"
             panels.mkdir(exist_ok=True)
             write_image(panels / f"step-{step:08d}.png", image)
@@ -85,23 +83,18 @@ class RunLog:
     def flush(self) -> None:
         """Write buffered events to disk."""
         if self._events is not None:
-            with self._writing():
+            with refusing_unwritable(self._folder):
                 self._events.flush()
 
     def close(self) -> None:
         """Write everything to disk; nothing can be added afterwards."""
         if self._events is not None:
-            with self._writing():
+            with refusing_unwritable(self._folder):
                 self._events.close()
 
     def _write_event(self, step: int, **content: Any) -> None:
         assert self._events is not None
         self._events.write_event(self._event(wall_time=time.time(), step=step, **content))
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with refusing_unwritable(self._folder):
-            yield
 
 
 def _step_of(line: bytes) -> float:

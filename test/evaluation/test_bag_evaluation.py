@@ -31,7 +31,7 @@ DRIVE = {"seed": 4, "frames": 4, "width": 256, "height": 128}
 
 
 @dataclass(frozen=True)
-class TrueAnswers:
+class TrueEstimates:
     """The truth of the drive, with an error in px put into all of it."""
 
     error: float = 0.0
@@ -165,7 +165,7 @@ def test_workers_change_nothing(bag, truth_folder, evaluated):
 def test_the_truth_has_no_errors_and_errors_put_in_are_found(folder, truth_folder):
     found = [
         evaluate_recording(
-            folder, CLASSICAL, truth_folder, pairs=[(0, 1)], answers=TrueAnswers(px)
+            folder, CLASSICAL, truth_folder, pairs=[(0, 1)], recorded=TrueEstimates(px)
         ).summary
         for px in (0.0, 2.0, 8.0)
     ]
@@ -218,8 +218,8 @@ def test_keys_are_unique_and_name_their_units():
 
 
 def test_difference_is_the_largest_of_what_both_have():
-    one = TrueAnswers()(0)
-    other = TrueAnswers(0.25)(0)
+    one = TrueEstimates()(0)
+    other = TrueEstimates(0.25)(0)
     other.valid[0, :5] = ~one.valid[0, :5]
     found = difference_between(one, other)
     assert found.largest == pytest.approx(0.25, abs=1e-4)

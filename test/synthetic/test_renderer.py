@@ -70,7 +70,7 @@ def random_scene(seed):
 def test_each_pixel_sees_the_nearest_of_all_surfaces(seed, offset):
     view = View(random_scene(seed), 0, offset, CAMERA)
     x, y = pixels()
-    count = len(view.scene.bodies())
+    count = len(view.scene.objects())
     depths = np.stack([view.cast(np.full(x.size, k), x, y) for k in range(count)])
     nearest = depths.argmax(axis=0)
     drawn = view.surface.ravel()
@@ -164,7 +164,8 @@ def test_what_is_hidden_is_what_any_surface_is_before(seed):
     there = x - CAMERA.fx * CAMERA.baseline * inverse
     hidden = right.hides(number, there, y, inverse)
     nearest = np.max(
-        [right.cast(np.full(x.size, k), there, y) for k in range(len(right.scene.bodies()))], axis=0
+        [right.cast(np.full(x.size, k), there, y) for k in range(len(right.scene.objects()))],
+        axis=0,
     )
     inside = (there >= 0) & (there <= CAMERA.width - 1)
     assert hidden[~inside].all()

@@ -1,4 +1,4 @@
-"""Answers that a bag holds are read back as they were published."""
+"""Estimates that a bag holds are read back as they were published."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def evaluate(
         html: file for the page of `kitti_report`.
         workers: as for `kitti.evaluate_folder`.
         progress: the same.
-        method: what made the results, for the page; "": what `dwarf predict` recorded there, else the folder's name.
+        method: what computed the results, for the page; "": what `dwarf predict` recorded there, else the folder's name.
         date: for the page; None: today.
 
     Raises:
@@ -187,7 +187,7 @@ def kitti_report(
         evaluation: of these results against this ground truth.
         results: read again for the pictures.
         ground_truth: the same; its image_2, colored_0 or image_0 are shown where they are there.
-        method: what made the results.
+        method: what computed the results.
         date: of the evaluation.
     """
     pooled, errors = evaluation.pooled, evaluation.pooled_errors
@@ -263,7 +263,7 @@ def _notes(evaluation: KittiEvaluation) -> list[str]:
         )
     else:
         notes.append(
-            "No errors in metres: they need D1, D2, Fl and a calibration of every image beside the ground truth."
+            "No errors in meters: they need D1, D2, Fl and a calibration of every image beside the ground truth."
         )
     return notes
 
@@ -289,7 +289,7 @@ def _tables(evaluation: KittiEvaluation, method: str) -> list[Table]:
             ["measure", "pixels", *(f"{column} [%]" for column in shown)],
             outliers,
             "Pooled over all pixels of all images.",
-            emphasised=[place for place, row in enumerate(outliers) if row[0] == "SF"],
+            emphasized=[place for place, row in enumerate(outliers) if row[0] == "SF"],
         ),
         Table(
             "End-point errors",
@@ -337,7 +337,7 @@ def _published_table(evaluation: KittiEvaluation, method: str) -> Table:
         rows,
         "The published figures are of KITTI 2015's test images, over all pixels, as their sources state them; a comparison "
         "holds as far as the images evaluated here are alike.",
-        emphasised=[0],
+        emphasized=[0],
     )
 
 
@@ -346,7 +346,7 @@ def _charts(bands: dict[tuple[str, str], BandErrors]) -> list[Chart]:
     for quantity, (name, unit) in _QUANTITIES.items():
         by_measure = {m: b for (m, q), b in bands.items() if q == quantity}
         in_px = {m: b for m, b in by_measure.items() if m != "3D"}
-        in_metres = {m: b for m, b in by_measure.items() if m == "3D"}
+        in_meters = {m: b for m, b in by_measure.items() if m == "3D"}
         label = f"{name} [{unit}]"
         if in_px:
             series = [_series(m, b, b.outlier_rates) for m, b in in_px.items()]
@@ -355,9 +355,9 @@ def _charts(bands: dict[tuple[str, str], BandErrors]) -> list[Chart]:
             )
             series = [_series(m, b, b.means) for m, b in in_px.items()]
             charts.append(Chart(f"End-point error by {name}", "bar", label, "EPE [px]", series))
-        if in_metres:
-            series = [_series("3D motion", b, b.means) for b in in_metres.values()]
-            note = _counted(in_metres)
+        if in_meters:
+            series = [_series("3D motion", b, b.means) for b in in_meters.values()]
+            note = _counted(in_meters)
             title = f"Error of the 3D motion by {name}"
             charts.append(Chart(title, "bar", label, "EPE [m]", series, note))
     return charts
