@@ -92,6 +92,11 @@ def _add_distill(commands: Commands) -> None:
         help="add labels of static points that are occluded or leave the image, from disparity and ego-motion",
     )
     parser.add_argument(
+        "--fuse",
+        action="store_true",
+        help="average disparities with those of classical where both agree within 1 px",
+    )
+    parser.add_argument(
         "--hold-out",
         type=float,
         default=0.0,
@@ -119,6 +124,7 @@ def _distill(options: argparse.Namespace) -> int:
             threshold=options.threshold,
             hold_out=options.hold_out,
             rigid=options.rigid,
+            fuse=options.fuse,
             namespace=options.namespace,
             remap=shared.remapped_topics(options),
             workers=options.workers,

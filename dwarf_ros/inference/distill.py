@@ -35,6 +35,7 @@ from dwarf_ros.estimators import EstimatorChoice
 from dwarf_ros.files import write_atomically
 from dwarf_ros.formats import write_image
 from dwarf_ros.geometry import aligned_frame
+from dwarf_ros.inference.fusion import with_classical_disparity
 from dwarf_ros.inference.resumable import ResumableFolder
 from dwarf_ros.inference.rigid_labels import with_rigid_labels
 from dwarf_ros.inference.teachers import ask_teacher, check_teacher, consistent_maps, name_of
@@ -65,6 +66,7 @@ _COMPARED = {
     "maps": "maps",
     "threshold_px": "threshold in px",
     "rigid": "rigid labels",
+    "fuse": "disparities averaged with classical",
     "hold_out_percent": "per cent held out",
     "version": "version of dwarf_ros",
 }
@@ -104,6 +106,7 @@ def distill(
     remap: Mapping[str, str] | None = None,
     workers: str | None = None,
     rigid: bool = False,
+    fuse: bool = False,
     progress: Progress | None = None,
 ) -> DistillationSummary:
     """Label every two consecutive frames of a source.
@@ -136,6 +139,7 @@ def distill(
         remap: topics of a bag, as for `open_recording`.
         workers: as in `dwarf_ros.workers.map_over`; each loads the teacher once.
         rigid: add labels that follow from the camera's motion, see `with_rigid_labels`.
+        fuse: average disparities with those of classical, see `with_classical_disparity`.
         progress: called at the start and after each pair.
 
     Raises:
@@ -151,7 +155,14 @@ def distill(
     teacher = check_teacher(teacher)
     source, out = Path(source).absolute(), Path(out).absolute()
     task = _Task.of(
-        open_recording(source, namespace, remap), source, out, hold_out, teacher, threshold, rigid
+        open_recording(source, namespace, remap),
+        source,
+        out,
+        hold_out,
+        teacher,
+        threshold,
+        rigid,
+        fuse,
     )
     folder = ResumableFolder(out / RECORD, "dwarf distill", _COMPARED, task.output_folders())
     folder.begin(_settings(task, source, hold_out, namespace, remap))
@@ -196,6 +207,7 @@ class _Task:
         teacher: an estimator, or a folder of maps.
         threshold: px.
         rigid: whether to add labels by the camera's motion.
+        fuse: whether to average disparities with those of classical.
     """
 
     recording: Recording
@@ -206,6 +218,7 @@ class _Task:
     teacher: EstimatorChoice | Path
     threshold: float
     rigid: bool
+    fuse: bool
 
     @classmethod
     def of(
@@ -217,6 +230,7 @@ class _Task:
         teacher: EstimatorChoice | Path,
         threshold: float,
         rigid: bool,
+        fuse: bool,
     ) -> _Task:
         frames = len(recording)
         learnt = frames - round(frames * hold_out / 100)
@@ -233,7 +247,7 @@ class _Task:
         if in_place and hold_out:
             raise InputError(f"hold_out: {out} is the source itself, expected another folder")
         return cls(
-            recording, _names(recording), folders, pairs, in_place, teacher, threshold, rigid
+            recording, _names(recording), folders, pairs, in_place, teacher, threshold, rigid, fuse
         )
 
     def parts(self) -> dict[Path, list[int]]:
@@ -272,11 +286,12 @@ def _label_pair(task: _Task, index: int) -> _Labelled:
     if made:
         frames = task.recording[index], task.recording[index + 1]
         maps = consistent_maps(ask_teacher(task.teacher, frames, (name, following)), task.threshold)
-        if task.rigid:
+        if task.rigid or task.fuse:
             # An estimator sees aligned frames; the maps of a folder are of the frames as they are.
             of_estimator = isinstance(task.teacher, EstimatorChoice)
             reference, other = map(aligned_frame, frames) if of_estimator else frames
-            maps = with_rigid_labels(maps, reference, other)
+            maps = with_classical_disparity(maps, reference, other) if task.fuse else maps
+            maps = with_rigid_labels(maps, reference, other) if task.rigid else maps
     for frame in (index, index + 1):
         _place_images(task, frame)
     if made:
@@ -339,6 +354,7 @@ def _settings(
         "maps": str(task.teacher) if isinstance(task.teacher, Path) else None,
         "threshold_px": float(task.threshold),
         "rigid": task.rigid,
+        "fuse": task.fuse,
         "hold_out_percent": float(hold_out),
     }
 

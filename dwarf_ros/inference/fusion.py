@@ -1,92 +1,47 @@
-"""Labels from several sources: a teacher's, those of `classical` where they are more precise, and those of the static scene.
+"""Disparity labels of two sources that agree: their mean is more precise than either.
 
-A network's labels are dense but a tenth of a pixel coarse; semi-global matching is more precise where both agree. The rigid scene
-flow of static pixels reaches what no consistency check can confirm: points that are occluded or leave the image.
+A network's disparities are dense and smooth, those of semi-global matching precise where they are right. On KITTI 2012 000027 and
+000138, where GMFlow and `classical` agree within 1 px (77 % of the pixels with ground truth), 5 % of either are off by over 1 px, but
+3 % of their means.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from dwarf_ros.geometry import rigid_scene_flow
-from dwarf_ros.motion.ego_motion import estimate_ego_motion
+from dwarf_ros.estimators.classical import consistent_disparity, look_up
 from dwarf_ros.samples import Maps
-from dwarf_ros.types import SceneFlow
+from dwarf_ros.types import StereoFrame
 
 AGREEMENT = 1.0
-"""A classical disparity replaces a teacher's from which it differs by no more than this, px."""
-
-STATIC = 1.0
-"""A pixel is static if the teacher's flow differs from the rigid one by no more than this, px + 2 % of its length."""
-
-_NEIGHBORHOOD = 41
-"""Side of the window in which static pixels vouch for those without a label, px."""
-
-_STATIC_SHARE = 0.9
+"""Disparities that differ by no more than this agree, px."""
 
 
-def fuse(teacher: Maps, classical: Maps, estimate: SceneFlow) -> Maps:
-    """Fuse the labels of one pair of frames.
+def with_classical_disparity(maps: Maps, reference: StereoFrame, other: StereoFrame) -> Maps:
+    """Labels whose disparities are averaged with those of `classical` where both agree.
 
     Args:
-        teacher: consistent labels of a teacher, NaN where there is none.
-        classical: consistent labels of `classical`, likewise.
-        estimate: the teacher's whole estimate, with a camera; its ego-motion gives the labels of static pixels.
+        maps: labels of the reference, all three maps, px; NaN where unknown.
+        reference: aligned frame, see `geometry.aligned_frame`.
+        other: aligned frame that the flow leads to.
 
     Returns:
-        Disparity, disparity_next and flow, float32, px; NaN where no source has a label.
+        The same labels, with more precise disparity and disparity_next; nothing is added or removed.
     """
-    assert teacher.disparity is not None
-    assert teacher.disparity_next is not None
-    assert teacher.flow is not None
-    disparity = _more_precise(teacher.disparity, classical.disparity)
-    disparity_next = _more_precise(teacher.disparity_next, classical.disparity_next)
-    flow = teacher.flow.copy()
-    rigid = rigid_labels(estimate, teacher.flow)
-    if rigid is not None:
-        rigid_flow, rigid_next, is_static = rigid
-        missing = is_static & ~np.isfinite(flow[..., 0])
-        flow[missing] = rigid_flow[missing]
-        missing = is_static & ~np.isfinite(disparity_next)
-        disparity_next[missing] = rigid_next[missing]
-    return Maps(disparity, disparity_next, flow)
+    assert maps.disparity is not None
+    assert maps.disparity_next is not None
+    assert maps.flow is not None
+    # Unknown flow leads outside the image, where no disparity is found.
+    following = look_up(consistent_disparity(other), np.nan_to_num(maps.flow, nan=1e6))
+    return Maps(
+        mean_where_they_agree(maps.disparity, consistent_disparity(reference)),
+        mean_where_they_agree(maps.disparity_next, following),
+        maps.flow,
+    )
 
 
-def rigid_labels(
-    estimate: SceneFlow, flow: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Flow and next disparity of the static scene.
-
-    Args:
-        estimate: scene flow with a camera; pixels without disparity get no label.
-        flow: labels of the flow, px, float32 H x W x 2; NaN where unknown. A pixel is static where they agree with the rigid
-            flow, and an unknown pixel where nine of ten known ones around it are.
-
-    Returns:
-        Flow (H x W x 2) and next disparity (H x W) of all pixels, px, NaN without disparity, and where they are labels; None
-        where the ego-motion cannot be estimated.
-    """
-    import cv2
-
-    motion = estimate_ego_motion(estimate)
-    if motion.transform is None or estimate.camera is None:
-        return None
-    rigid_flow, rigid_next = rigid_scene_flow(estimate.disparity, estimate.camera, motion.transform)
-    length = np.linalg.norm(flow, axis=-1)
+def mean_where_they_agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Means of values that differ by no more than AGREEMENT, and elsewhere the first; float32, NaN where it is unknown."""
     with np.errstate(invalid="ignore"):
-        agrees = np.linalg.norm(rigid_flow - flow, axis=-1) <= STATIC + 0.02 * length
-    is_known = np.isfinite(length) & np.isfinite(rigid_next)
-    window = (_NEIGHBORHOOD, _NEIGHBORHOOD)
-    known = cv2.boxFilter(is_known.astype(np.float32), -1, window)
-    static = cv2.boxFilter((agrees & is_known).astype(np.float32), -1, window)
-    around = (static >= _STATIC_SHARE * known) & (known > 0.05)
-    is_static = np.where(is_known, agrees, around) & np.isfinite(rigid_next)
-    return rigid_flow, rigid_next, is_static
-
-
-def _more_precise(teacher: np.ndarray, classical: np.ndarray | None) -> np.ndarray:
-    if classical is None:
-        return teacher.copy()
-    with np.errstate(invalid="ignore"):
-        agrees = np.abs(teacher - classical) <= AGREEMENT
-    return np.where(agrees, classical, teacher)
+        agree = np.abs(first - second) <= AGREEMENT
+    return np.where(agree, (first + second) / 2, first)
