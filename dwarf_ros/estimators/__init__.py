@@ -77,37 +77,6 @@ class EstimatorChoice:
         return file_sha256(self.weights) if isinstance(self.weights, Path) else None
 
 
-def load_estimator(
-    name: str = "auto",
-    weights: str | Path | None = None,
-    engine: str = "auto",
-    precision: str = "f32",
-    gpu_memory_fraction: float = 0.0,
-) -> Estimator:
-    """The estimator of that name, ready for use.
-
-    Example:
-        >>> estimator = dwarf_ros.load_estimator("classical")
-        >>> scene_flow = estimator.estimate(previous, current)
-
-    Args:
-        name: `dwarf` or `dwarf_lite`, the network; `classical`, OpenCV's methods, which need no weights; or `auto`: the
-            network that `weights` are for, or without weights `BEST`, the most accurate estimator that is shipped.
-            `ptlflow:MODEL` is an optical flow network of the package ptlflow (extra `teachers`).
-        weights: a weights file for the network; None takes the shipped file, model/NAME.safetensors. For ptlflow a file,
-            or the name of weights that ptlflow downloads.
-        engine: what runs the network: one of `engines.ENGINES`, or `auto` for the fastest that is installed and suits the
-            hardware. Not used by classical.
-        precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
-        gpu_memory_fraction: largest part of each GPU's memory that the network may take, above 0 to 1; 0: no limit.
-
-    Raises:
-        InputError: an unknown name or engine; an engine that is not installed; weights that are missing, damaged or of
-            another preset, or given to classical; or a precision or fraction that is not available.
-    """
-    return load(choose_estimator(name, weights, engine, precision, gpu_memory_fraction))
-
-
 def choose_estimator(
     name: str = "auto",
     weights: str | Path | None = None,

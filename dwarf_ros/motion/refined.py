@@ -121,15 +121,20 @@ def load_estimator(
         >>> scene_flow.ego_motion.transform
 
     Args:
-        name: see `estimators.load_estimator`.
-        weights: see there.
-        engine: see there.
-        precision: see there.
-        gpu_memory_fraction: see there.
+        name: `dwarf` or `dwarf_lite`, the network; `classical`, OpenCV's methods, which need no weights; or `auto`: the
+            network that `weights` are for, or without weights `BEST`, the most accurate estimator that is shipped.
+            `ptlflow:MODEL` is an optical flow network of the package ptlflow (extra `teachers`).
+        weights: a weights file for the network; None takes the shipped file, model/NAME.safetensors. For ptlflow a file,
+            or the name of weights that ptlflow downloads.
+        engine: what runs the network: one of `engines.ENGINES`, or `auto` for the fastest that is installed and suits the
+            hardware. Not used by classical.
+        precision: of a network: `f32`, `tf32`, `bf16`, `int8` or `auto`; see `engines.load_engine`.
+        gpu_memory_fraction: largest part of each GPU's memory that the network may take, above 0 to 1; 0: no limit.
         refine: `rigid` or `none`, see `refined`.
 
     Raises:
-        InputError: as `estimators.load_estimator`, or an unknown refinement.
+        InputError: an unknown name or engine; an engine that is not installed; weights that are missing, damaged or of
+            another preset, or given to classical; a precision or fraction that is not available; or an unknown refinement.
     """
     return load(choose_estimator(name, weights, engine, precision, gpu_memory_fraction, refine))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwarf_ros.estimators import load_estimator
+from dwarf_ros.estimators.classical import ClassicalEstimator
 from dwarf_ros.evaluation.consistency import (
     Consistency,
     ErrorDistribution,
@@ -226,7 +226,7 @@ def test_true_flow_there_and_back_returns(drive, truth):
 
 
 def test_classical_estimates_are_judged_and_worse_ones_are_judged_worse(drive, motion):
-    estimator = load_estimator("classical")
+    estimator = ClassicalEstimator()
     frames = [drive[0], drive[1]]
     scene_flow = estimator.estimate(*frames)
     judged = check_consistency(scene_flow, estimator, *frames, motion)
@@ -252,7 +252,7 @@ def test_classical_estimates_are_judged_and_worse_ones_are_judged_worse(drive, m
 
 def test_kitti_drive_is_consistent_with_its_poses(real_data):
     sequence = open_recording(real_data("kitti_odometry"))
-    estimator = load_estimator("classical")
+    estimator = ClassicalEstimator()
     frames = [sequence[3], sequence[4]]
     scene_flow = estimator.estimate(*frames)
     motion = motion_between(sequence.poses[3], sequence.poses[4])

@@ -26,7 +26,6 @@ from dwarf_ros.estimators import (
     EstimatorChoice,
     choose_estimator,
     load,
-    load_estimator,
 )
 from dwarf_ros.evaluation.bag_evaluation import evaluate_recording
 from dwarf_ros.formats import (
@@ -143,7 +142,7 @@ def test_kept_pixels_of_classical_are_more_accurate_than_those_dropped(
     assert all(40 < density < 95 for density in summary.density.values())
     pooled = {}
     for index in range(2):
-        answer = load_estimator("classical").estimate(drive[index], drive[index + 1])
+        answer = load(choose_estimator("classical")).estimate(drive[index], drive[index + 1])
         truth = drive.ground_truth(index, index + 1).scene_flow
         kept = labels(tmp_path / "out" / "training", f"{index:06d}")
         for name, measure, given, label in zip(
