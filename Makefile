@@ -77,7 +77,7 @@ ifneq ($(USABLE),yes)
 endif
 	$(PIP) install --editable '.[ros]'
 	$(PIP) install --group messages
-	@$(HAS_MESSAGES) || $(PIP) install --no-build-isolation --no-deps --editable .
+	$(PIP) install --no-build-isolation --no-deps --editable .
 	@$(HAS_MESSAGES) || echo 'WARNING: the messages could not be built, so the node will run without its topic `estimate`;' \
 		'why: $(BIN)/python -m pip install --verbose --no-build-isolation --no-deps --editable .'
 	@touch $@
