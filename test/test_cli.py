@@ -224,7 +224,7 @@ def test_what_is_not_there_is_one_line(arguments, words, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--teacher=guru"], "--teacher: 'guru' is unknown, expected auto, dwarf, dwarf_lite, classical, ptlflow:MODEL or folder"),
+        (["--teacher=guru"], "--teacher: 'guru' is unknown, expected auto, dwarf, dwarf_lite, dwarf_lite_v2, classical, ptlflow:MODEL or folder"),
         (["--weights=w.safetensors"], "--weights: w.safetensors given to the classical estimator"),
         (["--teacher=dwarf", "--weights=none.safetensors"], "none.safetensors: "),
         (["--engine=steam"], "--engine: 'steam' is unknown"),

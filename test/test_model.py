@@ -37,6 +37,15 @@ def test_weights_are_small_and_have_a_card():
     assert all(f"## {file.name}" in card for file in LITE.parent.glob("*.safetensors"))
 
 
+def test_the_second_version_is_as_accurate_on_a_drive_as_its_card_says():
+    estimator = load_estimator("dwarf_lite_v2", engine="tensorflow", refine="none")
+    sample = DriveSamples(HELD_OUT_SEED, 2, 320, 640)[0]
+    estimate = estimator.estimate(sample.previous, sample.current)
+    truth = sample.ground_truth.occ
+    assert disparity_errors(estimate.disparity, truth.disparity).outlier_rate < 20
+    assert flow_errors(estimate.flow, truth.flow).outlier_rate < 40
+
+
 def test_they_have_learnt_disparity_and_flow():
     """On a held-out drive, far better than to say that nothing moves; the card has the figures of many."""
     pytest.importorskip("tensorflow")

@@ -67,7 +67,7 @@ def add_estimator_options(parser: argparse.ArgumentParser) -> None:
         "--estimator",
         default="auto",
         metavar="NAME",
-        help="dwarf, dwarf_lite, classical, ptlflow:MODEL or auto (default: auto)",
+        help="dwarf, dwarf_lite, dwarf_lite_v2, classical, ptlflow:MODEL or auto (default: auto)",
     )
     add_network_options(parser)
     add_refine_option(parser)

@@ -68,7 +68,7 @@ def _add_distill(commands: Commands) -> None:
         "--teacher",
         required=True,
         metavar="NAME",
-        help="dwarf, dwarf_lite, classical, auto, ptlflow:MODEL, or folder: the maps of --maps",
+        help="dwarf, dwarf_lite, dwarf_lite_v2, classical, auto, ptlflow:MODEL, or folder: the maps of --maps",
     )
     shared.add_network_options(parser)
     shared.add_refine_option(parser, default="none")

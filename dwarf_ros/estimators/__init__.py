@@ -9,7 +9,7 @@ from typing import Protocol
 from dwarf_ros.share import share_directory
 from dwarf_ros.types import InputError, SceneFlow, StereoFrame
 
-NETWORKS = ("dwarf", "dwarf_lite")
+NETWORKS = ("dwarf", "dwarf_lite", "dwarf_lite_v2")
 ESTIMATORS = (*NETWORKS, "classical")
 
 REFINEMENTS = ("rigid", "none")

@@ -92,6 +92,22 @@ def enlarged_shape(shape: Shape, factor: int) -> Shape:
     return (batch, *(side and side * factor for side in size), channels)
 
 
+class LeakySum(keras.layers.Layer):
+    """Leaky ReLU of a sum.
+
+    Not by `leaky_relu`: TensorFlow 2.21 fuses a convolution, a sum and a leaky ReLU on the CPU and loses the ReLU's slope.
+    """
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        """The shape of both."""
+        total = inputs[0] + inputs[1]
+        return ops.maximum(total, NEGATIVE_SLOPE * total)
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        """As the first."""
+        return input_shape[0]
+
+
 class Subsample(Float32Layer):
     """Every `step`-th cell of a grid: the cells that the coarser grid has too."""
 
@@ -324,7 +340,7 @@ def residual(x: Tensor, channels: int, name: str, dilation: int = 1) -> Tensor:
     """
     y = convolution(x, channels, f"{name}.0", dilation=dilation)
     y = linear(y, channels, f"{name}.1", gain=0.3)
-    return keras.layers.Activation(leaky_relu, name=f"{name}.relu")(keras.layers.Add()([x, y]))
+    return LeakySum(name=f"{name}.relu")([x, y])
 
 
 def concatenated(*maps: Tensor, dtype: str | None = None) -> Tensor:
