@@ -87,7 +87,7 @@ def test_what_is_published_is_shown_with_latency_and_drops(ros_environment, tmp_
         viewer.send_signal(signal.SIGINT)
         said, _ = viewer.communicate(timeout=15)
         assert viewer.returncode == 0, said
-        assert said == f"{file}: 3 answers\n"
+        assert said == f"{file}: 3 estimates\n"
     finally:
         viewer.kill()
         viewer.wait()
