@@ -35,13 +35,13 @@ class SqliteFile:
         try:
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         except sqlite3.Error as error:
-            raise InputError(f"{path}: {error}, expected a database of rosbag2") from None
+            raise InputError(f"{path}: {_line(error)}, expected a database of rosbag2") from None
         self._database.text_factory = lambda text: text.decode(errors="replace")
         try:
             self._read_channels()
         except sqlite3.Error as error:
             self.close()
-            raise InputError(f"{path}: {error}, expected a database of rosbag2") from None
+            raise InputError(f"{path}: {_line(error)}, expected a database of rosbag2") from None
         self._read_index()
         log = path.with_name(f"{path.name}-wal")
         if log.is_file() and log.stat().st_size:
@@ -73,7 +73,7 @@ class SqliteFile:
                     "SELECT data FROM messages WHERE id = ?", (number,)
                 ).fetchone()
             except sqlite3.Error as error:
-                self._note(f"{self.path.name}: {error} in message {number}")
+                self._note(f"{self.path.name}: {_line(error)} in message {number}")
                 continue
             if row is None or not isinstance(row[0], bytes):
                 self._note(f"{self.path.name}: no data in message {number}")
@@ -110,9 +110,14 @@ class SqliteFile:
                 for column, value in zip((numbers, topics, times), row, strict=True):
                     column.append(value)
         except sqlite3.Error as error:
-            self._note(f"{self.path.name}: {error} after {len(numbers)} messages")
+            self._note(f"{self.path.name}: {_line(error)} after {len(numbers)} messages")
         order = np.argsort(np.array(times, np.int64), kind="stable")
         self._numbers, self._topics, self._times = (
             np.array(column, np.int64)[order] for column in (numbers, topics, times)
         )
         self.counts.update(topics)
+
+
+def _line(error: sqlite3.Error) -> str:
+    """SQLite's message, which may quote the whole schema, in one line."""
+    return " ".join(str(error).split())[:200]

@@ -39,6 +39,15 @@ def test_a_log_that_is_not_merged_is_reported(tmp_path):
     assert any("wal_checkpoint" in note for note in bag_info(path).notes)
 
 
+def test_a_damaged_schema_is_one_line(tmp_path):
+    path = write_bag(tmp_path / "bag", recording(STAMPS), "sqlite3") / "bag.db3"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"message_definitions(\n", b'message_definitions("\n\n'[:21], 1))
+    with pytest.raises(InputError, match="expected a database of rosbag2") as raised:
+        open_bag(path)
+    assert "\n" not in str(raised.value)
+
+
 def test_what_is_no_database_is_one_line(tmp_path):
     file = Path(tmp_path / "bag.db3")
     for data in (b"", b"x" * 5000):
