@@ -15,7 +15,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from dwarf_ros.types import SceneFlow, StereoCamera, StereoFrame
+from dwarf_ros.types import EgoMotion, MovingObject, SceneFlow, StereoCamera, StereoFrame
 
 WIDTH, HEIGHT = 1242, 375
 ROUNDS = 40
@@ -33,10 +33,16 @@ def main() -> int:
     import rclpy
     from rclpy.serialization import serialize_message
 
+    from dwarf_ros.ros.odometry import Odometry
     from dwarf_ros.ros.outputs import LATENCY_TOPIC, OUTPUTS, Estimate
     from dwarf_ros.ros.synchronizer import Synchronizer
 
-    estimate = Estimate(scene_flow(), picture(), 200.0, 0.5, 24, "classical", 0.0)
+    flow = scene_flow()
+    estimate = Estimate(
+        *(flow, picture(), 200.0, 0.5, 24, "odom", True, "classical", 0.0),
+        objects=[moving_object(number) for number in range(5)],
+        pose=Odometry().update(flow),
+    )
     left, right = (messages.image_message(picture(), 0, "camera", "bgr8") for _ in range(2))
     synchronizer: Synchronizer = Synchronizer(camera=estimate.scene_flow.camera)
     stamps = iter(range(PERIOD_NS, 1_000_000 * PERIOD_NS, PERIOD_NS))
@@ -110,8 +116,10 @@ def callbacks_ms() -> list[tuple[float, float]]:
     node = DwarfNode()
     listener = rclpy.create_node("listener")
     for topic, output in OUTPUTS.items():
-        if topic != "estimate":
-            listener.create_subscription(output.message_type, topic, lambda message: None, 1)
+        kind = output.message_type
+        if isinstance(kind, str):
+            kind = messages.own_message_type(kind)
+        listener.create_subscription(kind, topic, lambda message: None, 1)
     camera = scene_flow().camera
     assert camera is not None
     left, right = (messages.image_message(picture(), 0, "camera", "bgr8") for _ in range(2))
@@ -149,6 +157,8 @@ def scene_flow() -> SceneFlow:
     """A smooth estimate with a fifth of it unknown."""
     rng = np.random.default_rng(0)
     disparity = smooth(rng, 4, 80)
+    motion = np.eye(4)
+    motion[2, 3] = 1.0
     disparity[rng.random(disparity.shape) < 0.2] = np.nan
     return SceneFlow(
         disparity=disparity,
@@ -159,7 +169,17 @@ def scene_flow() -> SceneFlow:
         dt=-0.1,
         camera=StereoCamera(721.5, 721.5, 609.6, 172.9, 609.6, 0.54, WIDTH, HEIGHT),
         frame_id="camera",
+        disparity_confidence=smooth(rng, 0, 1),
+        flow_confidence=smooth(rng, 0, 1),
+        ego_motion=EgoMotion(motion, np.eye(6) * 1e-6, 0.8),
+        motion_mask=np.where(smooth(rng, 0, 1) > 0.8, 255, 0).astype(np.uint8),
     )
+
+
+def moving_object(number: int) -> MovingObject:
+    pose = np.eye(4)
+    pose[:3, 3] = number, 0, 10
+    return MovingObject(number, pose, np.ones(3), np.ones(3), np.eye(3), np.eye(3))
 
 
 def picture() -> np.ndarray:

@@ -256,6 +256,7 @@ class Run:
     latencies_ms: list[float] = field(default_factory=list)
     memory_mib: list[tuple[float, float]] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
+    objects: list[int] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     code: int | None = None
@@ -303,7 +304,7 @@ def _feed(
     from rclpy.qos import qos_profile_sensor_data
 
     from dwarf_ros.ros.inputs import INPUT_TOPICS
-    from dwarf_ros.ros.messages import stamp_from_ns
+    from dwarf_ros.ros.messages import own_message_type, stamp_from_ns
     from dwarf_ros.ros.outputs import LATENCY_TOPIC, OUTPUTS
 
     context = rclpy.Context()
@@ -323,14 +324,14 @@ def _feed(
             run.errors.append(status.message)
 
     for topic, output in OUTPUTS.items():
-        if topic == "estimate":
-            continue
-        callback = (
-            (lambda message: run.latencies_ms.append(message.data))
-            if topic == LATENCY_TOPIC
-            else (lambda message: None)
-        )
-        rig.create_subscription(output.message_type, topic, callback, 2)
+        kind = output.message_type
+        if isinstance(kind, str):
+            kind = own_message_type(kind)
+        callback = {
+            LATENCY_TOPIC: lambda message: run.latencies_ms.append(message.data),
+            "moving_objects": lambda message: run.objects.append(len(message.objects)),
+        }.get(topic, lambda message: None)
+        rig.create_subscription(kind, topic, callback, 2)
     rig.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
     try:
         wait_end = time.monotonic() + 60
@@ -422,6 +423,13 @@ def running(seconds: float, camera: StereoCamera = CAMERA) -> bool:
         f"threads: {first} half way, {last} at the end; errors told: {len(run.errors)}",
         "none fewer, no errors",
         last >= first and not run.errors,
+    )
+    half = len(run.objects) // 2
+    earlier, later = (max(part, default=0) for part in (run.objects[:half], run.objects[half:]))
+    held &= said(
+        f"moving objects: at most {earlier} in the first half, {later} in the second",
+        "at most 3 more",
+        later <= earlier + 3,
     )
     for line in run.errors[:5]:
         print(f"  {line}")

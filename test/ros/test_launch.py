@@ -24,6 +24,7 @@ ARGUMENTS = {
     "engine",
     "weights",
     "precision",
+    "refine",
     "image_transport",
     "reliable",
     "reference",

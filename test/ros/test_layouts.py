@@ -34,6 +34,7 @@ RVIZ_TYPES = {
     "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
     "rviz_default_plugins/PointCloud2": "sensor_msgs/msg/PointCloud2",
     "rviz_default_plugins/MarkerArray": "visualization_msgs/msg/MarkerArray",
+    "rviz_default_plugins/Odometry": "nav_msgs/msg/Odometry",
 }
 FOXGLOVE_3D = {"sensor_msgs/msg/PointCloud2", "visualization_msgs/msg/MarkerArray"}
 CLOUD_CHANNELS = {"x", "y", "z", "rgb", "vx", "vy", "vz"}
@@ -119,9 +120,14 @@ def test_each_topic_shown_is_the_nodes_in_type_and_quality_of_service(start_node
 @pytest.mark.parametrize("shown", [shown_by_rviz, shown_by_foxglove])
 def test_what_a_newcomer_wants_to_see_is_there(shown):
     topics = [one.topic for one in shown()]
-    assert {"/left/image_rect", "/disparity_color", "/flow_color", "/scene_flow_markers"} <= set(
-        topics
-    )
+    assert {
+        "/left/image_rect",
+        "/disparity_color",
+        "/flow_color",
+        "/scene_flow_markers",
+        "/moving_objects_markers",
+        "/motion_mask",
+    } <= set(topics)
     assert topics.count("/scene_flow") == 2
 
 
