@@ -34,7 +34,7 @@ class MotionSummary:
     Attributes:
         static_percent: pixels used that agree with it.
         speed: m/s.
-        yaw_rate: turn about the camera's vertical axis, to the right positive, deg/s.
+        yaw_rate: turn about the camera's upward axis, to the left positive (REP-103), deg/s.
         reason: why there is no ego-motion, else empty.
     """
 
@@ -56,7 +56,7 @@ class MotionSummary:
         return cls(
             100 * ego_motion.static_fraction,
             float(np.linalg.norm(pose[:3, 3])) / abs(scene_flow.dt),
-            float(np.degrees(np.arctan2(pose[0, 2], pose[2, 2]))) / scene_flow.dt,
+            float(np.degrees(np.arctan2(-pose[0, 2], pose[2, 2]))) / scene_flow.dt,
         )
 
     def values(self) -> dict[str, str]:

@@ -319,8 +319,15 @@ def test_kitti_bag_is_evaluated_with_its_poses(real_data, tmp_path):
     assert evaluation.summary["left_right_median_px"] < 0.5
 
 
-def test_a_frame_that_cannot_be_read_is_left_out_and_counted(folder, tmp_path, caplog):
+def test_a_recording_whose_name_is_not_utf_8_gets_its_report(folder, tmp_path):
     copy = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(folder, copy)
+    evaluate_bag(copy, tmp_path / "out", CLASSICAL)
+    assert "caf" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_frame_that_cannot_be_read_is_left_out_and_counted(folder, tmp_path, caplog):
+    copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     images = sorted(copy.glob("image_?/*.png"))
     images[0].write_bytes(images[0].read_bytes()[:100])

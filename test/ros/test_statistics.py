@@ -138,8 +138,8 @@ def test_before_the_first_estimate_there_is_no_latency():
 
 @pytest.mark.parametrize("dt", [0.1, -0.1])
 def test_the_cameras_motion_is_forward_in_time(dt):
-    # In 0.1 s the camera moves 1 m ahead and turns by 2 degrees to the right.
-    pose = exponential(np.array([0, 0, 1, 0, np.radians(2), 0]))
+    # In 0.1 s the camera moves 1 m ahead and turns by 2 degrees to the left.
+    pose = exponential(np.array([0, 0, 1, 0, np.radians(-2), 0]))
     transform = np.linalg.inv(pose) if dt > 0 else pose
     unknown = np.full((2, 2), np.nan, np.float32)
     scene_flow = SceneFlow(
