@@ -6,6 +6,9 @@
 # WHEELS is a folder with the wheels of keras, optree and namex. Each call goes on from what FOLDER holds; at the end of the
 # time the training writes a checkpoint and leaves. What is to be brought home is put into FOLDER/parts in pieces of 15 MiB,
 # the best weights first; `cat FOLDER/parts/last.* | tar x` restores the run.
+#
+# dwarf_lite_v2: features.yaml first, whose teacher needs torch unless its features are cached already, then lite_v2.yaml, then
+# lite_v2_finetune.yaml; each in a folder of its own.
 set -euo pipefail
 config=$1 folder=$2 minutes=$3 wheels=${4:-wheels}
 
