@@ -45,9 +45,10 @@ def quantize_apart():
         """What it measured."""
         script = (
             "import json\n"
-            "from dwarf_ros.evaluation.quantization import quantize_for_drives\n"
-            f"told = quantize_for_drives({str(weights)!r}, {height}, {width}, {calibration}, {held_out})\n"
-            "print(json.dumps(told))"
+            "from dwarf_ros.evaluation import quantization\n"
+            f"quantization.CALIBRATION_SEEDS, quantization.HELD_OUT_SEEDS = {calibration}, {held_out}\n"
+            f"accuracy = quantization.quantize_for_drives({str(weights)!r}, {height}, {width})\n"
+            "print(json.dumps(accuracy))"
         )
         command = [sys.executable, "-c", script]
         done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
