@@ -13,6 +13,18 @@ from dwarf_ros.signals import INTERRUPTS, raising_interrupts, stop_requests
 every_signal = pytest.mark.parametrize("number", INTERRUPTS)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """The shell that runs the tests may ignore signals, as nohup does."""
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @every_signal
 def test_signals_raise_in_the_block_alone(number):
     before = signal.getsignal(number)

@@ -7,12 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from dwarf_ros.types import InputError
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from dwarf_ros.engines.source import NetworkSource
 
