@@ -53,7 +53,7 @@ TRAINING, HELD_OUT = "training", "held_out"
 
 _IMAGES = ("image_2", "image_3")
 
-# What a record is compared by, in words, in the order in which a difference is told.
+# What records are compared by, in words, in the order in which a difference is reported.
 _COMPARED = {
     "source": "source",
     "frames": "frames of the source",

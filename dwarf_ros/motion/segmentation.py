@@ -233,7 +233,7 @@ def _fitted(evidence: Evidence, pixels: np.ndarray, points: np.ndarray) -> Segme
         return None
     cells = np.arange(len(points)) * _CELLS // len(points)
     matches = Matches(points, seen, np.ones(len(points)), cells, evidence.camera)
-    # About the object's own center, so that its turning and its moving are told apart.
+    # About the object's own center, so that rotation and translation are separate.
     center = np.median(points, axis=0)
     information = np.diag(1 / np.square([4.0, 1.0, 6.0, 0.02, 0.15, 0.02]))
     about = np.eye(6)
