@@ -84,7 +84,8 @@ class NodeClient:
         """
         state = self.state()
         if state == "active":
-            return bool(self.status)
+            # A status from before the node was configured names no estimator.
+            return bool(self.status.get("estimator"))
         for failure in ("not configured: ", "not activated: "):
             if state and self._message.startswith(failure):
                 raise InputError(self._message.removeprefix(failure))
