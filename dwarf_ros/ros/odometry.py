@@ -8,7 +8,7 @@ import numpy as np
 
 from dwarf_ros.motion.rigid import cross_matrices, exponential, logarithm
 from dwarf_ros.recordings.bag.transforms import MAP_FROM_OPTICAL
-from dwarf_ros.types import SceneFlow, StereoCamera
+from dwarf_ros.types import SceneFlow, StereoCamera, same_camera
 
 LONGEST_GAP_S = 1.0
 """Time without an estimate that constant velocity bridges; after a longer one the path starts anew."""
@@ -72,7 +72,7 @@ class Odometry:
         gap = 0.0 if self._reached is None else (first - self._reached) * 1e-9
         if (
             not -1e-6 <= gap <= LONGEST_GAP_S
-            or self._camera != scene_flow.camera
+            or not same_camera(self._camera, scene_flow.camera)
             or self._forward != forward
         ):
             self.reset()

@@ -84,6 +84,16 @@ def test_frames_that_were_not_estimated_are_bridged():
     np.testing.assert_allclose(found.pose, MAP_FROM_OPTICAL @ poses[7], atol=0.1)
 
 
+def test_a_calibration_that_jitters_does_not_start_it_anew():
+    poses, odometry = path(4), Odometry()
+    for frame in range(4):
+        camera = replace(CAMERA, fx=CAMERA.fx + 1e-4 * frame)
+        found = odometry.update(
+            estimate(frame, poses[frame], poses[frame + 1], True, camera=camera)
+        )
+    np.testing.assert_allclose(found.pose, MAP_FROM_OPTICAL @ poses[4], atol=1e-9)
+
+
 @pytest.mark.parametrize("change", ["backwards", "gap", "camera", "direction"])
 def test_it_starts_anew(change):
     poses, odometry = path(40), Odometry()
